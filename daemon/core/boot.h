@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * What the supervisor and a worker say to each other, over one SEQPACKET socket (the worker's fd 3)
+ *
+ * Each message is one packet with a JSON object; "type" says which. The first goes to the worker
+ * and brings file descriptors, named in the same order by "fds".
+ *
+ *   supervisor -> worker
+ *     boot   {app, slot, n_slots, version, shards: [slot x 4096 run-lengths], fds: [...],
+ * settings...} stats  {id}                      answered by stats {id, ...} drain  {timeout_ms}
+ * answered by the worker's exit with status 0 worker -> supervisor ready  {} the app is loaded,
+ * listeners are served failed {message}                 the app could not be loaded; the worker
+ * exits with status 3 stats  {id, edge: {...}, objects: {...}, runtime: {...}}
+ *
+ * fds: "listener:public", "listener:address", "internal", "hand-off", "hand-off:<slot>".
+ * At most BOOT_MESSAGE_MAX bytes and BOOT_FDS_MAX descriptors.
+ */
+
+#include "lib/wire/jsonc.h"
+
+#define BOOT_FD 3
+#define BOOT_MESSAGE_MAX (192u << 10)
+#define BOOT_FDS_MAX 200u
+#define BOOT_EXIT_APP 3 /* exit status: the app could not be loaded */
+
+/* Sends message with fds (not taken). 0 or a negative errno (-EAGAIN: the peer's queue is full). */
+int boot_send(int socket, json_t *message, const int *fds, size_t n_fds);
+/* Receives one; *ret_fds (close-on-exec, at most max) are the caller's. -EAGAIN, -ECONNRESET at the
+ * end, -EPROTO for what is not of this form. */
+int boot_receive(int socket, json_t **ret, int *ret_fds, size_t max_fds, size_t *ret_n_fds);
