@@ -2,7 +2,7 @@
 #pragma once
 
 /*
- * Settings: /etc/durabled/durabled.conf and durabled.conf.d/*.conf, INI as systemd writes it
+ * Settings: /etc/durabled/durabled.conf and its drop-ins, INI as systemd writes it
  *
  *   [durabled]                      [http]                          [app blog]
  *   state=/var/lib/durabled         body_max=100M                   directory=/srv/blog
