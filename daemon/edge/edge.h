@@ -58,6 +58,10 @@ typedef struct EdgeHandler {
         /* The request is complete; the answer comes through *ret (a new reference). 0 or -errno. */
         int (*serve)(void *data, const EdgeDecision *decision, const EdgePeer *peer,
                 Request *request, Response **ret);
+        /* Appends whole header lines (http_write_header()) to the head of an answer that is about to
+         * be sent. May be NULL. */
+        void (*add_headers)(void *data, const EdgeDecision *decision, const Response *response,
+                Buf *head);
         /* The exchange is over: status sent (0: none), for counters and learned routes. May be
          * NULL. */
         void (*finished)(void *data, const EdgeDecision *decision, const Request *request,
