@@ -35,7 +35,9 @@
 
 typedef struct Request {
         unsigned refs; /* atomic */
-        char id[17];   /* 16 hex digits: REQUEST_ID in the log */
+        /* 16 hex digits: REQUEST_ID in the log. A call that an event makes carries the id of the
+         * event's own request: chains are told apart by it. */
+        char id[17];
         Slice method, scheme, authority, target, path, query;
         Slice peer; /* the client's address, as text, without port */
         const HttpHeader *headers;

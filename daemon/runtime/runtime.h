@@ -73,6 +73,11 @@ struct RuntimeEvent {
         void (*ready)(RuntimeEvent *event);
         void (*done)(RuntimeEvent *event);
         void *guest; /* the runtime's own */
+        /* Calls that the current step waits for without suspending. The runtime counts one up
+         * before stub_fetch() and down when it is answered: a chain that comes back is failed at
+         * once then, and otherwise only when the step goes on for OBJECT_CHAIN_GRACE_NS. Loop
+         * thread. */
+        unsigned blocking;
 };
 
 /* What a guest may call back; implemented by the worker. Loop thread. */
