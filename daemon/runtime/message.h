@@ -23,7 +23,11 @@
  * 3. response_cancel() (the consumer is gone) makes every later push a no-op and tells the producer
  *    by on_cancel, once.
  * 4. Callbacks run from the call that causes them, on the loop thread. A callback may drop its own
- *    reference; each call holds the Response while it runs.
+ *    reference; each call holds the Response while it runs. on_change does not nest: what changes
+ *    inside it calls it once more after it has returned.
+ * 5. Setting a consumer or a producer calls nothing: who sets one late looks at the state, and
+ *    response_is_cancelled(), itself.
+ * 6. An abort drops what is queued. Whatever a producer does after an abort is a no-op.
  */
 
 #include "lib/base/list.h"
@@ -53,11 +57,11 @@ typedef struct Request {
 
 /* What a new Request is made of; all is copied but body and body_fd, which are taken on success. */
 typedef struct RequestParts {
-        const char *id; /* NULL: a new one is drawn */
+        const char *id; /* 16 digits, else -EINVAL; NULL: a new one is drawn */
         Slice method, scheme, authority, target, path, query, peer, chain;
         const HttpHeader *headers;
         size_t n_headers;
-        char *body; /* malloc'd, or NULL */
+        char *body; /* malloc'd, or NULL; must be NULL beside a body_fd */
         size_t body_len;
         int body_fd; /* -1: none */
         uint64_t body_fd_len;
@@ -97,7 +101,8 @@ typedef struct ResponseHead {
 } ResponseHead;
 
 /* Copies; hop-by-hop and framing headers are left out, Content-Length is taken from them when
- * content_length is -1. 0, -EINVAL (a name or value breaks framing), -ENOMEM. Any thread. */
+ * content_length is -1. 0, -EINVAL (a name or value breaks framing, a status beyond 200..999),
+ * -ENOMEM. Any thread. */
 int response_head_new(unsigned status, const HttpHeader *headers, size_t n_headers,
         int64_t content_length, ResponseHead **ret);
 
@@ -121,16 +126,18 @@ DEFINE_CLEANUP(Response *, response_unref)
 void response_set_producer(Response *response, const ResponseProducer *producer, void *data);
 /* Takes the head. */
 void response_start(Response *response, ResponseHead *head);
-/* Takes the chunk. */
+/* Takes the chunk; an empty one is dropped. */
 void response_push(Response *response, Chunk *chunk);
 bool response_is_full(const Response *response);
 void response_end(Response *response);
+/* Start, push and end in one change. Takes head and chunk; chunk may be NULL. */
+void response_finish(Response *response, ResponseHead *head, Chunk *chunk);
 /*
- * Ends it as failed. status and message are what a consumer that has sent no head yet tells its
- * client (503 with retry_after seconds when > 0).
+ * Ends it as failed; a no-op on one that has ended. status and message are what a consumer that has
+ * sent no head yet tells its client (Retry-After: retry_after seconds when > 0). message is copied.
  */
 void response_abort(Response *response, unsigned status, unsigned retry_after, const char *message);
-/* Start, one chunk (may be empty) and end in one: text/plain. For the host's own short answers. */
+/* response_finish() with text/plain. For the host's own short answers. */
 void response_finish_text(Response *response, unsigned status, const char *text);
 
 void response_set_consumer(Response *response, const ResponseConsumer *consumer, void *data);
