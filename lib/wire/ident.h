@@ -4,8 +4,8 @@
 /*
  * Ids of durable objects
  *
- * workerd's algorithm (workerd, src/workerd/server/server.c++, ActorNamespace and ActorIdImpl), so
- * that ids of its local state stay the same:
+ * workerd's algorithm (workerd, src/workerd/server/actor-id-impl.c++), so that ids of its local
+ * state stay the same:
  *
  *   K    = SHA-256(uniqueKey)
  *   base = HMAC-SHA256(K, name)[0..16) for a name, 16 random bytes for a unique id
@@ -32,7 +32,9 @@ typedef struct ObjectId {
         uint8_t bytes[IDENT_SIZE];
 } ObjectId;
 
+/* 0. A name is any bytes, the empty one too. */
 int ident_from_name(Slice unique_key, Slice name, ObjectId *ret);
+/* 0, or -EIO when there is no randomness. */
 int ident_new_unique(Slice unique_key, ObjectId *ret);
 /* 0, IDENT_E_LENGTH, IDENT_E_DIGIT. */
 int ident_parse(Slice text, ObjectId *ret);

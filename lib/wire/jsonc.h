@@ -29,10 +29,17 @@ static inline void json_decref_p(json_t **json)
         json_decref(*json);
 }
 
-/* 0, a JSONC_E_*, or -ENOMEM. The value is a new reference. At most 64 levels deep, 4 MiB long. */
+#define JSONC_SIZE_MAX (4u << 20)
+#define JSONC_DEPTH_MAX 64u
+
+/*
+ * 0, a JSONC_E_* (error is filled), or -ENOMEM. The value is a new reference and of any type. The
+ * text is UTF-8 without NUL bytes; a byte order mark in front is skipped.
+ */
 int jsonc_parse(Slice text, json_t **ret, JsoncError *error);
 /*
  * The line (1-based) of the value at a path of keys and indexes as in
- * "durable_objects.bindings[0].name", of its key where it has one; 0 when there is none.
+ * "durable_objects.bindings[0].name", of its key where it has one; 0 when there is none. A key that
+ * itself holds a dot or a bracket is written ["like.this"]. For text that jsonc_parse() accepts.
  */
 unsigned jsonc_find_line(Slice text, const char *path);
