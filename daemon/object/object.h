@@ -8,7 +8,7 @@
  * execution token, and leaves memory by eviction: when the registry holds more than objects_max,
  * the least recently used idle one goes; one idle for idle_ns goes as well.
  *
- *   NEW --first event--> ACTIVE <--events--> IDLE --evict()--> EVICTING --evicted--> (gone)
+ *   NEW --first event--> ACTIVE <--events--> IDLE --evict()--> EVICTING --evicted--> GONE
  *                           ^                                     |
  *                           \____ an event that came meanwhile ___/ (reopened)
  *
@@ -16,15 +16,30 @@
  * 1. One event of an object executes at a time; suspended events that became ready go before queued
  *    ones, each in order of arrival.
  * 2. A mailbox holds at most mailbox_max events (queued and suspended); beyond it the response is
- *    aborted with 503 and Retry-After.
+ *    aborted with 503 and Retry-After. So it is when OBJECTS_HARD_FACTOR * objects_max objects are
+ *    in memory and the event needs one more.
  * 3. A call whose chain already holds this object, while this object is inside a step of that chain
- *    that cannot end before the call does, fails at once with a clear error instead of waiting for
- *    ever: an event whose chain holds the object waits only while no step of the chain executes.
+ *    that waits for the call (RuntimeEvent.blocking), is aborted with 508 at once instead of
+ *    waiting for ever; while it is inside a step that may yet end, after OBJECT_CHAIN_GRACE_NS of
+ *    that step. A step is of the chain when it is of the same request (its id) and the call's chain
+ *    goes on from the step's.
  * 4. Every response of an object passes the gate (store/) before it is started: today the database
  *    commits with synchronous=FULL, so the gate is open.
+ * 5. An event that is still queued at its request's deadline, or whose consumer is gone, is dropped
+ *    and never delivered; one that was delivered is cancelled (runtime.h), once. At the deadline
+ *    its response is aborted with 504 unless it has started.
+ * 6. A response that is not finished when its event is done is aborted with 500.
+ *
+ * An event's consumer is known by the response's producer: a runtime that sets a producer of its
+ * own handles on_cancel itself.
  */
 
 #include "daemon/runtime/runtime.h"
+
+/* How long a step may keep a call of its own chain waiting when it is not known to wait for it. */
+#define OBJECT_CHAIN_GRACE_NS UINT64_C(1000000000)
+/* Objects that are not idle cannot be evicted: at most this many times objects_max in memory. */
+#define OBJECTS_HARD_FACTOR 4u
 
 typedef struct Registry Registry;
 
@@ -36,12 +51,13 @@ typedef struct RegistryOptions {
         const char *objects_directory;
         unsigned objects_max; /* in memory; default 1000 */
         unsigned mailbox_max; /* events of one object; default 1024 */
+        unsigned entry_max;   /* events of the app's entrypoint; default 4096 */
         uint64_t idle_ns;     /* default 60 s */
 } RegistryOptions;
 
 typedef struct RegistryStats {
         uint64_t events, rejected, evicted;
-        unsigned objects, executing, queued;
+        unsigned objects, executing, queued; /* queued: and suspended */
 } RegistryStats;
 
 int registry_new(const RegistryOptions *options, Registry **ret);
@@ -53,8 +69,9 @@ DEFINE_CLEANUP(Registry *, registry_free)
  * -ENOMEM; everything else is told by an aborted response. */
 int registry_fetch(Registry *registry, unsigned class_index, const ObjectId *id, Slice name,
         Request *request, Response **ret);
-/* Runs the app's entrypoint: no object, no mailbox; bounded by entry_max (default 4096) events. */
+/* Runs the app's entrypoint: no object, no mailbox; beyond entry_max events 503. */
 int registry_fetch_entry(Registry *registry, Request *request, Response **ret);
 void registry_get_stats(const Registry *registry, RegistryStats *ret);
-/* Rejects what is new, waits for what executes, evicts all, calls stopped() once. */
+/* Rejects what is new, waits for every event that it has, suspended ones too, evicts all, and calls
+ * stopped() once, from the loop. The registry may be freed there. */
 void registry_stop(Registry *registry, void (*stopped)(void *data), void *data);

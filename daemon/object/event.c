@@ -1,0 +1,276 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/object/mailbox.h"
+
+#include <errno.h>
+
+static const char late_message[] = "The app did not answer before the request's deadline.";
+
+static Event *event_from_runtime(RuntimeEvent *event)
+{
+        return CONTAINER_OF(event, Event, runtime);
+}
+
+static bool is_waiting(EventState state)
+{
+        return state == EVENT_QUEUED || state == EVENT_SUSPENDED || state == EVENT_READY;
+}
+
+void event_set_state(Event *event, EventState state)
+{
+        /* A runtime may end an event without another step of it: hence SUSPENDED to GONE. */
+        static const bool allowed[_EVENT_STATES][_EVENT_STATES] = {
+                [EVENT_QUEUED] = { [EVENT_EXECUTING] = true, [EVENT_GONE] = true },
+                [EVENT_EXECUTING] = { [EVENT_SUSPENDED] = true, [EVENT_GONE] = true },
+                [EVENT_SUSPENDED] = { [EVENT_READY] = true, [EVENT_GONE] = true },
+                [EVENT_READY] = { [EVENT_EXECUTING] = true, [EVENT_GONE] = true },
+        };
+        Registry *registry = event->registry;
+
+        dd_assert(allowed[event->state][state]);
+        if (is_waiting(event->state)) {
+                list_unlink(&event->link);
+                registry->n_waiting--;
+                if (event->object)
+                        event->object->n_waiting--;
+                if (event->object && event->state == EVENT_QUEUED && event->reenters)
+                        event->object->n_reenters--;
+        } else if (event->state == EVENT_EXECUTING) {
+                registry->n_executing--;
+                if (event->object)
+                        event->object->executing = NULL;
+        }
+        event->state = state;
+        if (is_waiting(state)) {
+                registry->n_waiting++;
+                if (event->object)
+                        event->object->n_waiting++;
+        } else if (state == EVENT_EXECUTING) {
+                registry->n_executing++;
+                if (event->object) {
+                        dd_assert(!event->object->executing);
+                        event->object->executing = event;
+                }
+        }
+}
+
+Event *event_free(Event *event)
+{
+        if (!event)
+                return NULL;
+        event_set_state(event, EVENT_GONE);
+        ring_timer_disarm(event->registry->options.ring, &event->timer);
+        if (!event->object)
+                event->registry->n_entry--;
+        response_set_producer(event->runtime.response, NULL, NULL);
+        response_unref(event->runtime.response);
+        request_unref(event->runtime.request);
+        free(event);
+        return NULL;
+}
+
+/* Ends an event that was never delivered. */
+static void event_drop(Event *event, unsigned status, const char *message)
+{
+        Response *response = response_ref(event->runtime.response);
+        Object *object = event->object;
+        Registry *registry = event->registry;
+
+        dd_assert(event->state == EVENT_QUEUED);
+        event_free(event);
+        if (status)
+                registry->n_rejected++;
+        object_run(object);
+        if (status)
+                response_abort(response, status, 0, message);
+        response_unref(response);
+}
+
+static void event_cancel(Event *event)
+{
+        Runtime *runtime = event->registry->options.runtime;
+
+        if (event->cancelled)
+                return;
+        event->cancelled = true;
+        runtime->vtable->cancel(runtime, &event->runtime);
+}
+
+static void event_on_cancel(Response *response, void *data)
+{
+        Event *event = data;
+
+        if (event->state == EVENT_QUEUED)
+                event_drop(event, 0, NULL);
+        else
+                event_cancel(event);
+}
+
+static void event_on_timer(RingTimer *timer)
+{
+        static const char chain_message[] =
+                "A chain of calls came back to an object that is inside a step of the same chain: "
+                "it would wait for itself. Await the call in an async handler instead.";
+        static const char deadline_message[] =
+                "The object did not get to this request before its deadline.";
+        Event *event = CONTAINER_OF(timer, Event, timer);
+        uint64_t now = ring_now(event->registry->options.ring);
+        uint64_t deadline = event->runtime.request->deadline;
+        Response *response;
+
+        if (event->state == EVENT_QUEUED) {
+                if (event->grace_end && event->grace_end <= now)
+                        event_drop(event, 508, chain_message);
+                else if (deadline && deadline <= now)
+                        event_drop(event, 504, deadline_message);
+                else
+                        event_arm(event);
+                return;
+        }
+        if (!deadline || deadline > now) {
+                event_arm(event);
+                return;
+        }
+        response = response_ref(event->runtime.response);
+        event->late = true;
+        event_cancel(event);
+        if (response_get_state(response) == RESPONSE_OPEN)
+                response_abort(response, 504, 0, late_message);
+        response_unref(response);
+}
+
+/* Cannot fail an event for want of a timer: without one it only waits longer. */
+void event_arm(Event *event)
+{
+        Ring *ring = event->registry->options.ring;
+        uint64_t at = event->runtime.request->deadline;
+
+        if (event->state == EVENT_QUEUED && event->grace_end && (!at || event->grace_end < at))
+                at = event->grace_end;
+        if (at && !event->cancelled)
+                (void)ring_timer_arm(ring, &event->timer, at);
+        else
+                ring_timer_disarm(ring, &event->timer);
+}
+
+bool event_is_of_chain(const Event *step, const Event *call)
+{
+        Slice before = step->runtime.request->chain, chain = call->runtime.request->chain;
+
+        if (memcmp(step->runtime.request->id, call->runtime.request->id,
+                    sizeof step->runtime.request->id) != 0)
+                return false;
+        if (!slice_has_prefix(chain, before))
+                return false;
+        chain = slice_skip(chain, before.len);
+        if (before.len && slice_has_prefix(chain, SLICE(",")))
+                chain = slice_skip(chain, 1);
+        return slice_equal(slice_cut(&chain, ','), slice_from(step->runtime.object->id_text));
+}
+
+static void event_suspended(RuntimeEvent *runtime_event)
+{
+        Event *event = event_from_runtime(runtime_event);
+        Object *object = event->object;
+
+        event_set_state(event, EVENT_SUSPENDED);
+        if (!object)
+                return;
+        list_append(&object->suspended, &event->link);
+        object_run(object);
+}
+
+static void event_ready(RuntimeEvent *runtime_event)
+{
+        Event *event = event_from_runtime(runtime_event);
+        Object *object = event->object;
+
+        event_set_state(event, EVENT_READY);
+        if (!object) {
+                event_step(event);
+                return;
+        }
+        list_append(&object->ready, &event->link);
+        object_run(object);
+}
+
+static void event_done(RuntimeEvent *runtime_event)
+{
+        Event *event = event_from_runtime(runtime_event);
+        Response *response = response_ref(event->runtime.response);
+        Registry *registry = event->registry;
+        Object *object = event->object;
+
+        bool late = event->late;
+
+        dd_assert(event->state != EVENT_QUEUED);
+        event_free(event);
+        if (object)
+                object_run(object);
+        else
+                registry_settle(registry);
+        if (late)
+                response_abort(response, 504, 0, late_message);
+        else
+                response_abort(response, 500, 0, "The app ended without an answer.");
+        response_unref(response);
+}
+
+static const ResponseProducer event_producer = { .on_cancel = event_on_cancel };
+
+void event_step(Event *event)
+{
+        Runtime *runtime = event->registry->options.runtime;
+        bool first = event->state == EVENT_QUEUED;
+
+        event_set_state(event, EVENT_EXECUTING);
+        event->grace_end = 0;
+        if (first) {
+                event->registry->n_events++;
+                event_arm(event);
+                runtime->vtable->deliver(runtime, &event->runtime);
+        } else {
+                runtime->vtable->resume(runtime, &event->runtime);
+        }
+}
+
+/* Whether a chain (comma separated ids) holds the id. */
+static bool chain_holds(Slice chain, const char *id_text)
+{
+        while (chain.len)
+                if (slice_equal(slice_cut(&chain, ','), slice_from(id_text)))
+                        return true;
+        return false;
+}
+
+int event_new(Registry *registry, Object *object, Request *request, Response *response, Event **ret)
+{
+        Event *event = calloc(1, sizeof *event);
+
+        if (!event)
+                return -ENOMEM;
+        event->runtime = (RuntimeEvent){
+                .kind = object ? RUNTIME_OBJECT_FETCH : RUNTIME_ENTRY_FETCH,
+                .object = object ? &object->runtime : NULL,
+                .request = request_ref(request),
+                .response = response_ref(response),
+                .suspended = event_suspended,
+                .ready = event_ready,
+                .done = event_done,
+        };
+        event->registry = registry;
+        event->object = object;
+        event->state = EVENT_QUEUED;
+        event->reenters = object && chain_holds(request->chain, object->runtime.id_text);
+        list_init(&event->link);
+        ring_timer_init(&event->timer, event_on_timer);
+        registry->n_waiting++;
+        if (object) {
+                object->n_waiting++;
+                object->n_reenters += event->reenters;
+        } else {
+                registry->n_entry++;
+        }
+        response_set_producer(response, &event_producer, event);
+        *ret = event;
+        return 0;
+}

@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/object/mailbox.h"
+#include "lib/store/db.h"
+
+#include <errno.h>
+
+void object_set_state(Object *object, ObjectState state)
+{
+        static const bool allowed[_OBJECT_STATES][_OBJECT_STATES] = {
+                [OBJECT_NEW] = { [OBJECT_ACTIVE] = true, [OBJECT_GONE] = true },
+                [OBJECT_ACTIVE] = { [OBJECT_IDLE] = true },
+                [OBJECT_IDLE] = { [OBJECT_ACTIVE] = true, [OBJECT_EVICTING] = true },
+                [OBJECT_EVICTING] = { [OBJECT_ACTIVE] = true, [OBJECT_GONE] = true },
+        };
+        Registry *registry = object->registry;
+
+        dd_assert(allowed[object->state][state]);
+        if (object->state == OBJECT_IDLE)
+                list_unlink(&object->idle_link);
+        if (object->state == OBJECT_EVICTING)
+                registry->n_evicting--;
+        object->state = state;
+        if (state == OBJECT_IDLE) {
+                object->idle_since = ring_now(registry->options.ring);
+                list_append(&registry->idle, &object->idle_link);
+        }
+        if (state == OBJECT_EVICTING)
+                registry->n_evicting++;
+}
+
+void object_make_key(unsigned class_index, const ObjectId *id, char out[OBJECT_KEY_SIZE])
+{
+        uint32_t index = class_index;
+
+        memcpy(out, &index, sizeof index);
+        memcpy(out + sizeof index, id->bytes, IDENT_SIZE);
+}
+
+int object_new(
+        Registry *registry, unsigned class_index, const ObjectId *id, Slice name, Object **ret)
+{
+        Object *object = calloc(1, sizeof *object);
+        int r;
+
+        if (!object)
+                return -ENOMEM;
+        object->registry = registry;
+        object->runtime.class_index = class_index;
+        object->runtime.id = *id;
+        ident_format(id, object->runtime.id_text);
+        object_make_key(class_index, id, object->key);
+        list_init(&object->queued);
+        list_init(&object->suspended);
+        list_init(&object->ready);
+        list_init(&object->idle_link);
+        object->path = db_object_path(registry->options.objects_directory,
+                registry->options.classes[class_index].unique_key, object->runtime.id_text);
+        object->name = slice_dup(name);
+        if (!object->path || !object->name)
+                r = -ENOMEM;
+        else
+                r = map_insert(
+                        &registry->objects, &object->node, slice_of(object->key, OBJECT_KEY_SIZE));
+        if (r) {
+                free(object->path);
+                free(object->name);
+                free(object);
+                return r;
+        }
+        object->runtime.path = object->path;
+        object->runtime.name = slice_of(object->name, name.len);
+        *ret = object;
+        return 0;
+}
+
+Object *object_free(Object *object)
+{
+        if (!object)
+                return NULL;
+        object_set_state(object, OBJECT_GONE);
+        dd_assert(!object->executing && object->n_waiting == 0);
+        map_remove(&object->registry->objects, &object->node);
+        free(object->path);
+        free(object->name);
+        free(object->next_name);
+        free(object);
+        return NULL;
+}
+
+int object_learn_name(Object *object, Slice name)
+{
+        if (name.len == 0 || object->runtime.name.len || object->next_name)
+                return 0;
+        object->next_name = slice_dup(name);
+        return object->next_name ? 0 : -ENOMEM;
+}
+
+static void object_take_name(Object *object)
+{
+        if (!object->next_name)
+                return;
+        free(object->name);
+        object->name = TAKE_PTR(object->next_name);
+        object->runtime.name = slice_from(object->name);
+}
+
+/* A step begins or an event comes: how long may the event wait for its own chain? */
+static void object_judge(Object *object, Event *event)
+{
+        Ring *ring = object->registry->options.ring;
+        const Event *step = object->executing;
+
+        if (!event->reenters)
+                return;
+        event->grace_end = 0;
+        if (step && event_is_of_chain(step, event))
+                event->grace_end =
+                        ring_now(ring) + (step->runtime.blocking ? 0 : OBJECT_CHAIN_GRACE_NS);
+        event_arm(event);
+}
+
+void object_queue(Object *object, Event *event)
+{
+        if (object->state == OBJECT_NEW || object->state == OBJECT_IDLE)
+                object_set_state(object, OBJECT_ACTIVE);
+        list_append(&object->queued, &event->link);
+        event_arm(event);
+        object_judge(object, event);
+}
+
+static Event *object_next(Object *object)
+{
+        List *link = list_first(&object->ready);
+
+        if (object->executing)
+                return NULL;
+        if (!link)
+                link = list_first(&object->queued);
+        return link ? list_entry(link, Event, link) : NULL;
+}
+
+void object_run(Object *object)
+{
+        Registry *registry = object->registry;
+        Event *event;
+
+        if (object->state != OBJECT_ACTIVE || object->running)
+                return;
+        object->running = true;
+        while ((event = object_next(object))) {
+                event_step(event);
+                if (!object->n_reenters)
+                        continue;
+                list_for_each(link, &object->queued)
+                        object_judge(object, list_entry(link, Event, link));
+        }
+        object->running = false;
+        if (object->executing || object->n_waiting)
+                return;
+        object_set_state(object, OBJECT_IDLE);
+        registry_settle(registry);
+}
+
+static void object_evicted(RuntimeObject *runtime_object, void *data)
+{
+        Object *object = data;
+        Registry *registry = object->registry;
+
+        dd_assert(object->state == OBJECT_EVICTING);
+        registry->n_evicted++;
+        object->runtime.guest = NULL;
+        if (object->n_waiting == 0) {
+                object_free(object);
+                registry_settle(registry);
+                return;
+        }
+        object_take_name(object);
+        object_set_state(object, OBJECT_ACTIVE);
+        object_run(object);
+}
+
+void object_evict(Object *object)
+{
+        Runtime *runtime = object->registry->options.runtime;
+
+        object_set_state(object, OBJECT_EVICTING);
+        runtime->vtable->evict(runtime, &object->runtime, object_evicted, object);
+}
