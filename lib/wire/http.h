@@ -112,6 +112,8 @@ bool http_path_decode(Slice path, Buf *buf);
 
 /* Writers append to buf; 0, -ENOMEM or -ENOBUFS. */
 int http_write_status(Buf *buf, unsigned status); /* status line */
+/* Request line; -EINVAL when the method is no token or the target has blanks or control bytes. */
+int http_write_request(Buf *buf, Slice method, Slice target);
 int http_write_header(
         Buf *buf, Slice name, Slice value); /* refuses bytes that break framing: -EINVAL */
 int http_write_head_end(Buf *buf);
