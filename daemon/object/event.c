@@ -61,7 +61,8 @@ Event *event_free(Event *event)
         ring_timer_disarm(event->registry->options.ring, &event->timer);
         if (!event->object)
                 event->registry->n_entry--;
-        response_set_producer(event->runtime.response, NULL, NULL);
+        if (!response_is_forwarded(event->runtime.response))
+                response_set_producer(event->runtime.response, NULL, NULL);
         response_unref(event->runtime.response);
         request_unref(event->runtime.request);
         free(event);
@@ -210,7 +211,7 @@ static void event_done(RuntimeEvent *runtime_event)
                 registry_settle(registry);
         if (late)
                 response_abort(response, 504, 0, late_message);
-        else
+        else if (!response_is_forwarded(response))
                 response_abort(response, 500, 0, "The app ended without an answer.");
         response_unref(response);
 }

@@ -148,6 +148,16 @@ const ResponseHead *response_get_head(const Response *response);
 Chunk *response_pop(Response *response);
 bool response_is_drained(const Response *response); /* ended and nothing queued */
 void response_cancel(Response *response);
+
+/*
+ * Makes from's answer, head and stream, the answer of to, which must be OPEN: with back-pressure,
+ * an abort and the shard passed on, and a cancel passed back. Becomes from's consumer and to's
+ * producer, holds both until the end. -ENOMEM: nothing has changed.
+ */
+int response_forward(Response *from, Response *to);
+/* A forward produces it: it may well end after what it was made for. */
+bool response_is_forwarded(const Response *response);
+
 bool response_is_cancelled(const Response *response);
 /* Of an aborted response. */
 unsigned response_get_abort(

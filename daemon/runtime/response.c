@@ -1,26 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "daemon/runtime/message.h"
+#include "daemon/runtime/response.h"
 
 #include <errno.h>
-
-struct Response {
-        unsigned refs;
-        ResponseState state;
-        bool cancelled;
-        bool wait_room;   /* the queue was full and on_room has not been called since */
-        bool notifying;   /* inside on_change */
-        bool notify_more; /* something changed inside on_change */
-        int shard;
-        ResponseHead *head;
-        List chunks;
-        size_t queued;
-        const ResponseProducer *producer;
-        void *producer_data;
-        const ResponseConsumer *consumer;
-        void *consumer_data;
-        unsigned abort_status, retry_after;
-        char *abort_message;
-};
 
 /* What the edge writes itself, or what holds for one connection alone (RFC 9110, 7.6.1). */
 static const Slice framing_headers[] = {

@@ -23,9 +23,11 @@
  * 2. An object's guest code runs between deliver()/resume() and suspended()/done() alone.
  * 3. After evict() of an object and its callback, nothing of the object is open.
  * 4. stop() lets what executes finish, cancels what is suspended, then calls stopped(), once.
+ * 5. Before done() the answer is ended, aborted, or handed on by response_forward(), which may then
+ *    outlive the event.
  * Guarantees of the host:
- * 5. No two events of one object execute at a time. resume() is called only after ready().
- * 6. evict() is called only when no event of the object is queued, executing or suspended.
+ * 6. No two events of one object execute at a time. resume() is called only after ready().
+ * 7. evict() is called only when no event of the object is queued, executing or suspended.
  */
 
 #include "daemon/runtime/message.h"

@@ -381,6 +381,94 @@ static void a_response_remembers_which_shard_answered(void **state)
         response_unref(response);
 }
 
+static void a_forward_passes_a_short_answer_on_in_one_change(void **state)
+{
+        Watch from_watch = { 0 }, to_watch = { .pop = true };
+        Response *from = new_response(&from_watch), *to = new_response(&to_watch);
+
+        response_set_shard(from, 7);
+        assert_int_equal(response_forward(from, to), 0);
+        assert_true(response_is_forwarded(to));
+        response_finish_text(from, 201, "hello");
+        assert_int_equal(to_watch.changes, 1);
+        assert_int_equal(to_watch.taken, 5);
+        assert_int_equal(response_get_head(to)->status, 201);
+        assert_int_equal(response_get_shard(to), 7);
+        assert_true(response_is_drained(to));
+        response_unref(from);
+        response_unref(to);
+}
+
+static void a_forward_holds_the_producer_back_when_nobody_reads(void **state)
+{
+        Watch from_watch = { 0 }, to_watch = { 0 };
+        Response *from = new_response(&from_watch), *to = new_response(&to_watch);
+        const size_t half = RESPONSE_QUEUE_MAX / 2;
+
+        response_start(from, new_head());
+        response_push(from, new_big_chunk(half));
+        assert_int_equal(response_forward(from, to), 0);
+        response_push(from, new_big_chunk(half));
+        assert_true(response_is_full(to));
+        response_push(from, new_big_chunk(half));
+        response_push(from, new_big_chunk(half));
+        assert_true(response_is_full(from));
+        response_end(from);
+        assert_int_equal(response_get_state(to), RESPONSE_STARTED);
+        to_watch.pop = true;
+        chunk_free(response_pop(to));
+        while (to_watch.taken < 3 * half) {
+                Chunk *chunk = response_pop(to);
+
+                assert_non_null(chunk);
+                to_watch.taken += chunk->len;
+                chunk_free(chunk);
+        }
+        assert_true(response_is_drained(to));
+        response_unref(from);
+        response_unref(to);
+}
+
+static void a_forward_passes_an_abort_on_and_a_cancel_back(void **state)
+{
+        Watch from_watch = { 0 }, to_watch = { 0 };
+        Response *from = new_response(&from_watch), *to = new_response(&to_watch);
+        const char *message;
+        unsigned retry_after;
+
+        assert_int_equal(response_forward(from, to), 0);
+        response_abort(from, 503, 3, "full");
+        assert_int_equal(response_get_abort(to, &retry_after, &message), 503);
+        assert_int_equal(retry_after, 3);
+        assert_string_equal(message, "full");
+        response_unref(from);
+        response_unref(to);
+
+        from = new_response(&from_watch);
+        to = new_response(&to_watch);
+        assert_int_equal(response_forward(from, to), 0);
+        response_start(from, new_head());
+        response_cancel(to);
+        assert_int_equal(from_watch.cancels, 1);
+        assert_true(response_is_cancelled(from));
+        response_push(from, chunk_new("x", 1));
+        response_end(from);
+        response_unref(from);
+        response_unref(to);
+}
+
+static void a_forward_to_a_cancelled_answer_cancels_at_once(void **state)
+{
+        Watch from_watch = { 0 }, to_watch = { 0 };
+        Response *from = new_response(&from_watch), *to = new_response(&to_watch);
+
+        response_cancel(to);
+        assert_int_equal(response_forward(from, to), 0);
+        assert_int_equal(from_watch.cancels, 1);
+        response_unref(from);
+        response_unref(to);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -400,6 +488,10 @@ int main(void)
                 cmocka_unit_test(a_cancel_after_the_end_does_not_bother_the_producer),
                 cmocka_unit_test(a_consumer_may_drop_the_last_reference_while_it_looks),
                 cmocka_unit_test(a_response_remembers_which_shard_answered),
+                cmocka_unit_test(a_forward_passes_a_short_answer_on_in_one_change),
+                cmocka_unit_test(a_forward_holds_the_producer_back_when_nobody_reads),
+                cmocka_unit_test(a_forward_passes_an_abort_on_and_a_cancel_back),
+                cmocka_unit_test(a_forward_to_a_cancelled_answer_cancels_at_once),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/runtime/response.h"
+
+#include <errno.h>
+
+/*
+ * One forward. It lives until `from` has ended, been aborted or been cancelled; both Responses are
+ * held until then.
+ */
+typedef struct Forward {
+        Response *from, *to;
+        bool busy; /* inside forward_pump(): on_room from a push in it needs no second one */
+} Forward;
+
+static void forward_end(Forward *forward)
+{
+        Response *from = forward->from, *to = forward->to;
+
+        response_set_consumer(from, NULL, NULL);
+        response_set_producer(to, NULL, NULL);
+        free(forward);
+        response_unref(from);
+        response_unref(to);
+}
+
+/* The head, and what there is already, so that a short answer is one change for the consumer. */
+static int forward_head(Forward *forward)
+{
+        Response *from = forward->from, *to = forward->to;
+        const ResponseHead *head = response_get_head(from);
+        ResponseHead *copy;
+        Chunk *chunk;
+        int r;
+
+        if (!head || response_get_head(to))
+                return 0;
+        r = response_head_new(
+                head->status, head->headers, head->n_headers, head->content_length, &copy);
+        if (r)
+                return r;
+        response_set_shard(to, response_get_shard(from));
+        chunk = response_pop(from);
+        if (response_is_drained(from)) {
+                response_finish(to, copy, chunk);
+                return 0;
+        }
+        response_start(to, copy);
+        if (chunk)
+                response_push(to, chunk);
+        return 0;
+}
+
+/* Moves what can be moved. Returns true when the forward has come to its end. */
+static bool forward_move(Forward *forward)
+{
+        Response *from = forward->from, *to = forward->to;
+        const char *message;
+        unsigned status, retry_after;
+        Chunk *chunk;
+
+        if (response_is_cancelled(to) || response_get_state(to) == RESPONSE_ABORTED) {
+                response_cancel(from);
+                return true;
+        }
+        if (response_get_state(from) == RESPONSE_ABORTED) {
+                status = response_get_abort(from, &retry_after, &message);
+                response_abort(to, status, retry_after, message);
+                return true;
+        }
+        if (forward_head(forward)) {
+                response_abort(to, 500, 0, "out of memory");
+                response_cancel(from);
+                return true;
+        }
+        while (!response_is_full(to) && (chunk = response_pop(from)))
+                response_push(to, chunk);
+        if (!response_is_drained(from))
+                return response_is_cancelled(from);
+        if (response_get_state(to) == RESPONSE_STARTED)
+                response_end(to);
+        return true;
+}
+
+static void forward_pump(Forward *forward)
+{
+        if (forward->busy)
+                return;
+        forward->busy = true;
+        if (forward_move(forward))
+                forward_end(forward);
+        else
+                forward->busy = false;
+}
+
+static void forward_on_change(Response *response, void *data)
+{
+        forward_pump(data);
+}
+
+static void forward_on_room(Response *response, void *data)
+{
+        forward_pump(data);
+}
+
+static void forward_on_cancel(Response *response, void *data)
+{
+        Forward *forward = data;
+
+        /* While it moves, the loop there sees the cancel itself. */
+        response_cancel(forward->from);
+        forward_pump(forward);
+}
+
+static const ResponseConsumer forward_consumer = { .on_change = forward_on_change };
+static const ResponseProducer forward_producer = {
+        .on_room = forward_on_room,
+        .on_cancel = forward_on_cancel,
+};
+
+int response_forward(Response *from, Response *to)
+{
+        Forward *forward = malloc(sizeof *forward);
+
+        if (!forward)
+                return -ENOMEM;
+        dd_assert(response_get_state(to) == RESPONSE_OPEN || response_is_cancelled(to) ||
+                  response_get_state(to) == RESPONSE_ABORTED);
+        *forward = (Forward){ .from = response_ref(from), .to = response_ref(to) };
+        to->forwarded = true;
+        response_set_consumer(from, &forward_consumer, forward);
+        response_set_producer(to, &forward_producer, forward);
+        forward_pump(forward);
+        return 0;
+}
+
+bool response_is_forwarded(const Response *response)
+{
+        return response->forwarded;
+}
