@@ -17,10 +17,16 @@
  * 1. A request is served by exactly one worker: a connection is handed off only between requests,
  *    before any byte of the body has been interpreted.
  * 2. A hand-off that cannot be queued (the owner's queue is full) or has too many hops or bytes is
- *    served here, by way of serve(): steering is speed, never correctness.
+ *    served here, by way of serve(), which sees the decision unchanged (HAND_OFF, slot): steering
+ *    is speed, never correctness.
  * 3. Memory of a connection is bounded: input (head_max + one receive buffer), body
  *    (REQUEST_MEMORY_MAX, then an unlinked file up to body_max), output (RESPONSE_QUEUE_MAX).
+ *    What the kernel had already delivered when receiving was paused comes on top.
  * 4. Headers that start with "X-Durabled-" are ours: they are refused (400) from public listeners.
+ * 5. A client that goes away cancels its response: at once when it resets or a send fails, after
+ *    two seconds without an answer when it has only closed its sending side.
+ * 6. An answer that cannot be completed (aborted, or shorter or longer than its Content-Length)
+ * ends in a reset, never in what looks like a whole answer.
  */
 
 #include "daemon/runtime/message.h"
@@ -58,10 +64,10 @@ typedef struct EdgeHandler {
         /* The request is complete; the answer comes through *ret (a new reference). 0 or -errno. */
         int (*serve)(void *data, const EdgeDecision *decision, const EdgePeer *peer,
                 Request *request, Response **ret);
-        /* Appends whole header lines (http_write_header()) to the head of an answer that is about to
-         * be sent. May be NULL. */
-        void (*add_headers)(void *data, const EdgeDecision *decision, const Response *response,
-                Buf *head);
+        /* Appends whole header lines (http_write_header()) to the head of an answer that is about
+         * to be sent. May be NULL. */
+        void (*add_headers)(
+                void *data, const EdgeDecision *decision, const Response *response, Buf *head);
         /* The exchange is over: status sent (0: none), for counters and learned routes. May be
          * NULL. */
         void (*finished)(void *data, const EdgeDecision *decision, const Request *request,
