@@ -39,14 +39,12 @@ static int hex_value(char c)
         return -1;
 }
 
-bool http_path_decode(Slice path, Buf *buf)
+/* How many bytes path has decoded, written to `to`; -1 when an escape is malformed or gives a NUL.
+ */
+static ptrdiff_t decode(Slice path, char *to)
 {
-        size_t n = 0;
-        char *to;
+        ptrdiff_t n = 0;
 
-        /* Nothing is counted before all of it is good, so a failure leaves the buffer alone. */
-        if (buf_reserve(buf, path.len, &to))
-                return false;
         for (size_t i = 0; i < path.len; i++) {
                 char c = path.data[i];
 
@@ -55,16 +53,28 @@ bool http_path_decode(Slice path, Buf *buf)
                         int low = i + 2 < path.len ? hex_value(path.data[i + 2]) : -1;
 
                         if (high < 0 || low < 0)
-                                return false;
+                                return -1;
                         c = (char)(high << 4 | low);
                         i += 2;
                 }
                 if (c == '\0')
-                        return false;
+                        return -1;
                 to[n++] = c;
         }
-        buf_commit(buf, n);
-        return true;
+        return n;
+}
+
+bool http_path_decode(Slice path, Buf *buf)
+{
+        ptrdiff_t n;
+        char *to;
+
+        if (buf_reserve(buf, path.len, &to))
+                return false;
+        n = decode(path, to);
+        /* Also after a failure: it puts the NUL back that ends what was there before. */
+        buf_commit(buf, n < 0 ? 0 : (size_t)n);
+        return n >= 0;
 }
 
 const char *http_status_reason(unsigned status)

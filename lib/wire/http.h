@@ -14,9 +14,12 @@
  * 1. What http_parser_feed() reports used is never looked at again; the caller keeps the rest.
  * 2. The head's slices point into the parser and stay valid until http_parser_next() or _free().
  * 3. A head beyond the limits is refused before more than head_max bytes are kept.
- * 4. Refused, with HTTP_E_MALFORMED and a reason: Content-Length beside Transfer-Encoding, two
- *    different Content-Lengths, a transfer coding other than a final "chunked", bare CR or LF in
- *    the head, obs-fold, no or more than one Host (HTTP/1.1 requests), control bytes in the target.
+ * 4. Refused, with HTTP_E_MALFORMED and a reason: Content-Length beside Transfer-Encoding or more
+ *    than once, a last transfer coding other than "chunked", bare CR or LF in the head or trailer,
+ *    obs-fold, no or more than one Host (HTTP/1.1 requests), control bytes in the target.
+ * 5. Events, bodies (joined) and verdicts are the same however the bytes were cut into pieces.
+ * 6. What stands around chunks is bounded: the line of a size by 256 bytes, the extensions of a
+ *    message by 4096, its trailer by head_max. Extensions and trailer are checked and dropped.
  */
 
 #include "lib/base/buf.h"
@@ -28,7 +31,8 @@ enum {
         HTTP_E_URI_TOO_LONG,    /* 414 */
         HTTP_E_BODY_TOO_LARGE,  /* 413: from Content-Length or, chunked, while reading */
         HTTP_E_VERSION,         /* 505 */
-        HTTP_E_NOT_IMPLEMENTED, /* 501: an unknown transfer coding or method syntax */
+        HTTP_E_NOT_IMPLEMENTED, /* 501: a transfer coding before "chunked", or a method that llhttp
+                                   does not know; also CONNECT */
 };
 
 typedef struct HttpHeader {
@@ -78,17 +82,28 @@ DEFINE_CLEANUP(HttpParser *, http_parser_free)
 
 /*
  * Takes bytes until the next event. *ret_used is how many it took, also on error. Call again with
- * the rest until HTTP_EVENT_MORE. 0, a positive HTTP_E_*, or -ENOMEM.
+ * the rest, which may be empty, until HTTP_EVENT_MORE; after HTTP_EVENT_END http_parser_next()
+ * comes first. 0, a positive HTTP_E_*, or -ENOMEM; a failure is final and every later call repeats
+ * it.
+ *
+ * A Content-Length is compared with body_max by the first call after HTTP_EVENT_HEAD, even with no
+ * data: a caller that is to answer "100 Continue" makes that call first.
+ *
+ * After a request with upgrade, or a response 101, HTTP_EVENT_END comes before the first byte that
+ * is not HTTP any more. CONNECT, which would have no END, is refused.
  */
 int http_parser_feed(
         HttpParser *parser, Slice data, size_t *ret_used, HttpEvent *ret_event, Slice *ret_body);
-/* The stream ended: for responses framed by the end of the connection *ret_event is HTTP_EVENT_END.
+/*
+ * The stream ended: for responses framed by the end of the connection *ret_event is HTTP_EVENT_END,
+ * between messages HTTP_EVENT_MORE, and inside one it is HTTP_E_MALFORMED.
  */
 int http_parser_finish(HttpParser *parser, HttpEvent *ret_event);
 const HttpHead *http_parser_get_head(const HttpParser *parser);
 /* Why the last feed failed, for people: a static or parser-owned string. */
 const char *http_parser_get_error(const HttpParser *parser);
-/* A response to HEAD has no body whatever its head says: call before the head is fed. */
+/* A response to HEAD has no body whatever its head says: call before the head is fed. It holds for
+ * all responses to come, 1xx and the final one, until it is set again. */
 void http_parser_set_head_request(HttpParser *parser, bool head_request);
 /* Raises or lowers body_max for the message whose head was just delivered. */
 void http_parser_set_body_max(HttpParser *parser, uint64_t body_max);
@@ -121,5 +136,6 @@ int http_write_chunk_head(Buf *buf, size_t len); /* "1a\r\n"; after the data "\r
 int http_write_last_chunk(Buf *buf);             /* "0\r\n\r\n" */
 /* "Sun, 22 Nov 2026 21:00:00 GMT" for a time in seconds since 1970; 30 bytes with the NUL. */
 void http_format_date(int64_t seconds, char out[30]);
-/* All three forms of RFC 9110 5.6.7; false when it is none. */
+/* All three forms of RFC 9110 5.6.7; false when it is none. Of two digits of a year 70 to 99 are
+ * the last century. */
 bool http_parse_date(Slice text, int64_t *ret_seconds);

@@ -82,8 +82,6 @@ static void write_failure(Run *run, int r)
 
         dd_assert(r > 0 || r == -ENOMEM);
         dd_assert(error && *error);
-        if (run->in_body)
-                dd_assert(!buf_append_char(run->buf, '\n'));
         dd_assert(!buf_printf(run->buf, "failed=%d %s\n", r, error));
 }
 
@@ -143,6 +141,8 @@ int http_transcript(
                 if (!r)
                         write_event(&run, event, (Slice){ 0 });
         }
+        if (run.in_body)
+                dd_assert(!buf_append_char(buf, '\n'));
         if (r)
                 write_failure(&run, r);
         else
