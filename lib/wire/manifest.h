@@ -65,8 +65,8 @@ typedef enum ManifestDjango { MANIFEST_DJANGO_OURS, MANIFEST_DJANGO_VENDORED } M
 
 typedef struct Manifest {
         char *name;
-        char *main; /* relative to the folder of the manifest, as "src/index.py" */
-        char *compatibility_date;
+        char *main;               /* relative to the folder of the manifest, as "src/index.py" */
+        char *compatibility_date; /* NULL when absent */
         char **compatibility_flags;
         size_t n_compatibility_flags;
         ManifestBinding *bindings;
@@ -87,6 +87,27 @@ typedef struct Manifest {
         size_t n_notes;
 } Manifest;
 
+typedef enum ManifestKeyUse {
+        MANIFEST_KEY_USED,
+        MANIFEST_KEY_NOTED,   /* accepted, without effect: a note says so */
+        MANIFEST_KEY_REFUSED, /* unless its value is empty, which asks for nothing */
+} ManifestKeyUse;
+
+typedef struct ManifestKey {
+        const char *path; /* "build.cwd", "migrations[].tag" */
+        ManifestKeyUse use;
+        const char *text; /* what it does, or what to do instead */
+} ManifestKey;
+
+/* The table, in the order of docs/compatibility.md. */
+const ManifestKey *manifest_get_keys(size_t *ret_n);
+
+#define MANIFEST_SIZE_MAX (1u << 20)
+#define MANIFEST_BINDINGS_MAX 256u
+#define MANIFEST_STEPS_MAX 1024u /* of migrations */
+#define MANIFEST_ROUTES_MAX 256u
+#define MANIFEST_FLAGS_MAX 64u
+
 /* 0, MANIFEST_E_* (error is filled), or -ENOMEM. */
 int manifest_parse(Slice text, Manifest **ret, ManifestError *error);
 Manifest *manifest_free(Manifest *manifest);
@@ -96,3 +117,7 @@ DEFINE_CLEANUP(Manifest *, manifest_free)
 const ManifestBinding *manifest_find_binding(const Manifest *manifest, Slice name);
 /* Plays the whole migrations history and says whether the class exists at its end. */
 bool manifest_has_class(const Manifest *manifest, Slice class_name);
+/* a-z, 0-9, - and _, not - first, at most 63. */
+bool manifest_is_app_name(Slice name);
+/* Letters, digits and _, no digit first, at most 127: class names, binding names. */
+bool manifest_is_identifier(Slice name);
