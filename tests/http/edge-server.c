@@ -289,13 +289,16 @@ static void on_term(RingOp *op, const RingResult *result)
 static int worker_run(int listener, const int pairs[][2])
 {
         static const EdgeHandler handler = { .route = route, .serve = serve, .finished = finished };
+        sigset_t term;
         char byte;
         int r;
 
+        (void)sigemptyset(&term);
+        (void)sigaddset(&term, SIGTERM);
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         signal(SIGTERM, on_signal);
-        signal(SIGPIPE, SIG_DFL);
         dd_assert(pipe(signal_pipe) == 0);
+        (void)sigprocmask(SIG_UNBLOCK, &term, NULL);
         r = ring_new(NULL, &server.ring);
         if (r < 0) {
                 fprintf(stderr, "io_uring: %s\n", strerror(-r));
@@ -399,11 +402,16 @@ int main(int argc, char **argv)
         int listeners[WORKERS_MAX], pairs[WORKERS_MAX][2], worst = 0, status;
         unsigned ports[WORKERS_MAX];
         pid_t pids[WORKERS_MAX];
+        sigset_t term;
 
         server.n_workers = 1;
         server.drain_ns = 5 * NSEC_PER_SEC;
         server.options.spool_directory = "/tmp";
         parse_options(argc, argv);
+        /* It may come before a worker is ready for it. */
+        (void)sigemptyset(&term);
+        (void)sigaddset(&term, SIGTERM);
+        (void)sigprocmask(SIG_BLOCK, &term, NULL);
         for (unsigned i = 0; i < server.n_workers; i++) {
                 listeners[i] = listen_somewhere(&ports[i]);
                 dd_assert(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pairs[i]) == 0);
@@ -419,6 +427,7 @@ int main(int argc, char **argv)
                         return worker_run(listeners[i], (const int(*)[2])pairs);
                 }
         }
+        (void)sigprocmask(SIG_UNBLOCK, &term, NULL);
         printf("READY");
         for (unsigned i = 0; i < server.n_workers; i++)
                 printf(" %u:%d", ports[i], (int)pids[i]);
