@@ -27,7 +27,11 @@ typedef struct DbRow DbRow;
 /* <objects>/<unique_key>/<2 hex>/<id>.sqlite; malloc'd. NULL when memory is out. */
 char *db_object_path(const char *objects, const char *unique_key, const char *id_text);
 
-/* Creates folders and file when missing; name may be empty (an id without one). */
+/*
+ * Creates folders and file when missing; name may be empty (an id without one) and is remembered
+ * from the first time that it is not. -EUCLEAN when the file is another name's, or no database;
+ * -ENOTSUP when the file system cannot do WAL.
+ */
 int db_open_object(const char *path, Slice name, Db **ret);
 /* The daemon's own database, brought up to date by the numbered migrations: scripts[i] takes it
  * from user_version i to i + 1, each in a transaction. -ENOTSUP when the file is newer than the
@@ -50,7 +54,8 @@ typedef struct DbValue {
 /* Called for each row; non-zero stops and is returned. */
 typedef int (*DbRowFn)(const DbValue *values, size_t n, void *data);
 
-/* One statement with positional values. -EBUSY, -ENOSPC, -EIO, -EEXIST (a constraint), -EUCLEAN
+/* One statement with positional values, as many as it has places; a float in a row comes as text.
+ * -EBUSY, -ENOSPC, -EIO, -EEXIST (a constraint), -EUCLEAN
  * (corrupt), -EINVAL (SQL), -ENOMEM. */
 int db_run(Db *db, const char *sql, const DbValue *values, size_t n, DbRowFn fn, void *data);
 int db_begin(Db *db);
