@@ -4,9 +4,12 @@
 /*
  * Log lines: to the journal when standard error is connected to it, else to standard error
  *
- * Any thread. A line is at most 4 KiB; what is longer is cut and marked. Fields follow the format
- * as pairs of name and value, ended by NULL, under the journal's names (OBJECT_ID, APP, WORKER,
- * ...).
+ * Any thread; errno is left as it was. A message is at most 4 KiB; what is longer is cut and
+ * marked. On standard error a line is "name: message", with "error: " or "warning: " before the
+ * message and the fields in brackets after it; further lines of a message are indented and control
+ * characters become "?", so that nothing a client sent looks like a line of ours. Fields are pairs
+ * of name and value, ended by NULL, at most 16, under the journal's names (OBJECT_ID, APP, WORKER,
+ * ...). A line that the journal does not take goes to standard error.
  */
 
 #include "lib/base/macro.h"
@@ -19,7 +22,7 @@ typedef enum LogLevel {
         LOG_DEBUG_ = 7
 } LogLevel;
 
-/* name is shown before each line on standard error, "durabled" or "blog/0"; copied. */
+/* name: "durabled" or "blog/0", the journal's SYSLOG_IDENTIFIER; copied, cut to 63 bytes. */
 void log_open(const char *name, LogLevel max);
 void log_close(void);
 void log_set_max(LogLevel max);
