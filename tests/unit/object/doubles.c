@@ -175,10 +175,3 @@ char *db_object_path(const char *objects, const char *unique_key, const char *id
 
         return asprintf(&path, "%s/%s/%s", objects, unique_key, id_text) < 0 ? NULL : path;
 }
-
-/* One digit pair is enough to tell the test's ids apart. */
-void ident_format(const ObjectId *id, char out[IDENT_TEXT_SIZE])
-{
-        for (size_t i = 0; i < IDENT_SIZE; i++)
-                snprintf(out + 2 * i, 3, "%02x", id->bytes[i]);
-}
