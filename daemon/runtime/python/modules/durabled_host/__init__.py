@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Python side of the runtime: what the C side calls, and nothing that a guest imports.
+
+load() once, then start() and resume() for each step of an event, cancel(), evict(), call_done() and
+shutdown(). All of them are called on a runner thread. README.md beside this package says how an
+event runs.
+"""
+
+from .current import (
+    AppError,
+    NoObject,
+    NotSupported,
+    StubError,
+    current_object,
+    require_object,
+)
+
+__all__ = [
+    "AppError",
+    "NoObject",
+    "NotSupported",
+    "StubError",
+    "call_done",
+    "cancel",
+    "current_object",
+    "evict",
+    "load",
+    "require_object",
+    "resume",
+    "shutdown",
+    "start",
+]
+
+
+def load(config):
+    from . import app, driver
+
+    app.load(config)
+    # The hot calls are bound once, so that a step costs no look-up in a package.
+    global start, resume
+    start, resume = driver.start, driver.resume
+
+
+def start(event):
+    from . import driver
+
+    return driver.start(event)
+
+
+def resume(event):
+    from . import driver
+
+    return driver.resume(event)
+
+
+def cancel(event):
+    from . import driver
+
+    driver.cancel(event)
+
+
+def evict(obj):
+    from . import app
+
+    app.evict(obj)
+
+
+def call_done(call):
+    call.wake(call)
+
+
+def shutdown():
+    from . import app
+
+    app.shutdown()
