@@ -183,6 +183,10 @@ int asset_read(int directory, const char *file, AssetCoding coding, AssetFile *f
                 if (n >= 0)
                         f->data = TAKE_PTR(data);
         }
+        /* It was for a FIFO that took the file's place. A ring's read of a file system that cannot
+         * say whether it would block answers -EAGAIN for ever with it. */
+        if (!f->data && fcntl(fd, F_SETFL, 0))
+                return -errno;
         *ret_fd = TAKE_FD(fd);
         return 0;
 }

@@ -296,8 +296,9 @@ int assets_serve(Assets *assets, const Request *request, Response **ret)
                         return 0;
                 }
                 r = asset_answer(assets, asset, request, ret);
-                if (r)
-                        asset_forget(assets, asset);
+                if (r != -ESTALE && r != -ENOENT)
+                        return r;
+                asset_forget(assets, asset);
         }
         return r;
 }
