@@ -11,7 +11,8 @@
 #include "lib/base/buf.h"
 #include "lib/wire/jsonc.h"
 
-#define VARLINK_MESSAGE_MAX (16u << 20)
+#define VARLINK_MESSAGE_MAX (16u << 20) /* without its NUL byte */
+#define VARLINK_NAME_MAX 255u           /* of a method's or an error's qualified name */
 
 enum {
         _VARLINK_E_SUCCESS = 0,
@@ -32,7 +33,10 @@ typedef struct VarlinkReply {
         bool continues;
 } VarlinkReply;
 
-/* Takes the first message out of buf. 0, VARLINK_E_* or -ENOMEM. */
+/*
+ * Takes the first message out of buf. 0, VARLINK_E_* or -ENOMEM. A malformed one is taken out as
+ * well; the protocol has no answer to it but to close the connection.
+ */
 int varlink_take_call(Buf *buf, VarlinkCall *ret);
 int varlink_take_reply(Buf *buf, VarlinkReply *ret);
 void varlink_call_done(VarlinkCall *call);
