@@ -364,14 +364,25 @@ static void buffers_init(Conn *conn)
         body_init(&conn->body);
 }
 
+/* A request that one worker took must not fail at the next for the headers that we add to it. */
+static void limits_widen(HttpLimits *limits)
+{
+        limits->head_max += INTERNAL_HEAD_ROOM;
+        limits->target_max = limits->target_max ? limits->target_max : limits->head_max;
+        limits->headers_max = (limits->headers_max ? limits->headers_max : 128) + 16;
+}
+
 int conn_new(Edge *edge, int fd, EdgeOrigin origin, unsigned hops, Slice bytes, Conn **ret)
 {
         Conn *conn = calloc(1, sizeof *conn);
+        HttpLimits limits = edge->options.http;
         int r;
 
         if (!conn)
                 return -ENOMEM;
-        r = http_parser_new(HTTP_REQUEST, &edge->options.http, &conn->parser);
+        if (origin == EDGE_INTERNAL)
+                limits_widen(&limits);
+        r = http_parser_new(HTTP_REQUEST, &limits, &conn->parser);
         if (r < 0) {
                 free(conn);
                 return r;

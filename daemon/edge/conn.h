@@ -29,6 +29,8 @@
 #define HAND_OFF_BYTES_MAX (128u << 10)
 #define HAND_OFF_HOPS_MAX 3u
 #define EDGE_SLOTS_MAX 1024u
+#define INTERNAL_HEAD_ROOM (32u << 10)     /* for the headers that proxy.c adds */
+#define INTERNAL_BODY_MAX (UINT64_MAX / 4) /* the worker that took it has judged it */
 
 typedef enum ConnState {
         CONN_IDLE,

@@ -119,9 +119,11 @@ static void send_continue(Conn *conn)
 void exchange_start(Conn *conn)
 {
         const HttpHead *head = http_parser_get_head(conn->parser);
-        uint64_t body_max = conn->decision.body_max ? conn->decision.body_max
-                                                    : conn->edge->options.http.body_max;
+        uint64_t body_max = conn->decision.body_max;
 
+        if (body_max == 0)
+                body_max = conn->peer.origin == EDGE_INTERNAL ? INTERNAL_BODY_MAX
+                                                              : conn->edge->options.http.body_max;
         conn_set_state(conn, CONN_BODY);
         http_parser_set_body_max(conn->parser, body_max);
         if (head->content_length > 0 && (uint64_t)head->content_length > body_max) {
@@ -477,6 +479,7 @@ static void exchange_send_refusal(Conn *conn)
                 .date = edge_get_date(conn->edge),
                 .accept = accept ? accept->value : (Slice){ 0 },
                 .head_request = conn->head_request,
+                .internal_abort = conn->peer.origin == EDGE_INTERNAL,
         };
 
         random_hex(id, 8);
@@ -500,6 +503,7 @@ void exchange_fail(Conn *conn, unsigned status, const char *message)
                 .request_id = id,
                 .date = edge_get_date(conn->edge),
                 .close = true,
+                .internal_abort = conn->peer.origin == EDGE_INTERNAL,
         };
 
         if (conn->state == CONN_CLOSE)

@@ -11,6 +11,7 @@
  */
 
 #include "daemon/edge/edge.h"
+#include "daemon/edge/proxy.h"
 #include "lib/base/file.h"
 #include "lib/base/map.h"
 
@@ -20,6 +21,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/prctl.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 
 #define WORKERS_MAX 4u
@@ -27,6 +29,9 @@
 typedef struct Server {
         Ring *ring;
         Edge *edge;
+        Proxy *proxy;
+        ProxyOptions proxy_options;
+        unsigned stopped;
         unsigned n, n_workers;
         unsigned long cancelled, finished;
         RingOp signal_op;
@@ -166,7 +171,7 @@ static void digest_body(const Request *request, uint64_t *ret)
 }
 
 static void echo(const Request *request, const EdgeDecision *decision, const EdgePeer *peer,
-        Response *response)
+        const ProxyCall *call, Response *response)
 {
         _cleanup_(buf_done) Buf buf = BUF_INIT(0);
         uint64_t digest;
@@ -179,6 +184,16 @@ static void echo(const Request *request, const EdgeDecision *decision, const Edg
                 SLICE_FMT(request->target), SLICE_FMT(request->authority),
                 (unsigned long long)request->body_len, (unsigned long long)digest,
                 request->body_fd >= 0 ? "file" : "memory");
+        if (call) {
+                char id[IDENT_TEXT_SIZE];
+
+                ident_format(&call->id, id);
+                (void)buf_printf(&buf, "class %u\nid %s\nname ", call->class_index, id);
+                for (size_t i = 0; i < call->name.len; i++)
+                        (void)buf_printf(&buf, "%02x", (unsigned char)call->name.data[i]);
+                (void)buf_printf(&buf, "\nscheme %.*s\ndeadline %d\n", SLICE_FMT(request->scheme),
+                        request->deadline != 0);
+        }
         for (size_t i = 0; i < request->n_headers; i++)
                 (void)buf_printf(&buf, "> %.*s: %.*s\n", SLICE_FMT(request->headers[i].name),
                         SLICE_FMT(request->headers[i].value));
@@ -220,10 +235,9 @@ static void route(void *data, const HttpHead *head, const EdgePeer *peer, EdgeDe
         }
 }
 
-static int serve(void *data, const EdgeDecision *decision, const EdgePeer *peer, Request *request,
-        Response **ret)
+static int answer(const EdgeDecision *decision, const EdgePeer *peer, Request *request, Slice path,
+        const ProxyCall *call, Response **ret)
 {
-        Slice path = request->path;
         uint64_t n = query_number(request->query, SLICE("n"), 1000);
         Response *response;
         int r = response_new(&response);
@@ -257,10 +271,40 @@ static int serve(void *data, const EdgeDecision *decision, const EdgePeer *peer,
                 response_unref(response);
                 return -EIO;
         } else {
-                echo(request, decision, peer, response);
+                echo(request, decision, peer, call, response);
         }
         *ret = response;
         return 0;
+}
+
+static bool path_is_proxied(Slice path)
+{
+        return path.len > 3 && slice_has_prefix(path, SLICE("/p")) && path.data[3] == '/';
+}
+
+static int serve(void *data, const EdgeDecision *decision, const EdgePeer *peer, Request *request,
+        Response **ret)
+{
+        static const uint64_t secret[2] = { 3, 4 };
+        uint64_t hash = siphash24(secret, request->path);
+        ProxyCall call;
+        ObjectId id = { 0 };
+        int r;
+
+        memcpy(id.bytes, &hash, sizeof hash);
+        if (peer->origin == EDGE_INTERNAL) {
+                r = proxy_parse(request, &call);
+                if (r < 0)
+                        return r;
+                r = answer(decision, peer, call.request, slice_skip(call.request->path, 3), &call,
+                        ret);
+                proxy_call_done(&call);
+                return r;
+        }
+        if (path_is_proxied(request->path))
+                return proxy_fetch(server.proxy, (unsigned)(request->path.data[2] - '0'), 3, &id,
+                        slice_of("a \xff%,\r\n\0name", 12), request, ret);
+        return answer(decision, peer, request, request->path, NULL, ret);
 }
 
 static void finished(void *data, const EdgeDecision *decision, const Request *request,
@@ -271,7 +315,14 @@ static void finished(void *data, const EdgeDecision *decision, const Request *re
 
 static void on_stopped(void *data)
 {
-        ring_stop(server.ring);
+        if (++server.stopped == 2)
+                ring_stop(server.ring);
+}
+
+static void on_edge_stopped(void *data)
+{
+        proxy_stop(server.proxy, on_stopped, NULL);
+        on_stopped(data);
 }
 
 static int signal_pipe[2];
@@ -283,7 +334,34 @@ static void on_signal(int n)
 
 static void on_term(RingOp *op, const RingResult *result)
 {
-        edge_stop(server.edge, ring_now(server.ring) + server.drain_ns, on_stopped, NULL);
+        edge_stop(server.edge, ring_now(server.ring) + server.drain_ns, on_edge_stopped, NULL);
+}
+
+static char socket_paths[WORKERS_MAX][64];
+static int internal_listeners[WORKERS_MAX];
+
+static void proxy_start(void)
+{
+        static const char *paths[WORKERS_MAX];
+
+        for (unsigned i = 0; i < server.n_workers; i++)
+                paths[i] = socket_paths[i];
+        server.proxy_options.ring = server.ring;
+        server.proxy_options.paths = paths;
+        server.proxy_options.n_slots = server.n_workers;
+        dd_assert(proxy_new(&server.proxy_options, &server.proxy) == 0);
+        dd_assert(edge_listen(server.edge, dup(internal_listeners[server.n]), EDGE_INTERNAL) == 0);
+}
+
+static int listen_internal(const char *path)
+{
+        struct sockaddr_un address = { .sun_family = AF_UNIX };
+        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+        (void)snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
+        dd_assert(fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof address) == 0);
+        dd_assert(listen(fd, 512) == 0);
+        return fd;
 }
 
 static int worker_run(int listener, const int pairs[][2])
@@ -308,6 +386,7 @@ static int worker_run(int listener, const int pairs[][2])
         server.options.handler = &handler;
         dd_assert(edge_new(&server.options, &server.edge) == 0);
         dd_assert(edge_listen(server.edge, listener, EDGE_PUBLIC) == 0);
+        proxy_start();
         for (unsigned i = 0; i < server.n_workers; i++)
                 if (i != server.n)
                         dd_assert(edge_set_hand_off(server.edge, i, dup(pairs[i][0])) == 0);
@@ -317,6 +396,7 @@ static int worker_run(int listener, const int pairs[][2])
         ring_read(server.ring, &server.signal_op, signal_pipe[0], &byte, 1, 0);
         r = ring_run(server.ring);
         edge_free(server.edge);
+        proxy_free(server.proxy);
         ring_free(server.ring);
         for (unsigned i = 0; i < server.n_workers; i++) {
                 close(pairs[i][0]);
@@ -347,7 +427,8 @@ static void parse_options(int argc, char **argv)
                 { "requests-max", 1, NULL, 'r' }, { "connections-max", 1, NULL, 'c' },
                 { "body-max", 1, NULL, 'B' }, { "head-max", 1, NULL, 'H' },
                 { "drain-ms", 1, NULL, 'd' }, { "dead-queue", 0, NULL, 'q' },
-                { "spool", 1, NULL, 'S' }, { 0 } };
+                { "spool", 1, NULL, 'S' }, { "proxy-ms", 1, NULL, 'p' },
+                { "proxy-max", 1, NULL, 'm' }, { "proxy-queue", 1, NULL, 'Q' }, { 0 } };
         EdgeOptions *o = &server.options;
         int c;
 
@@ -388,6 +469,15 @@ static void parse_options(int argc, char **argv)
                 case 'q':
                         server.dead_queue = true;
                         break;
+                case 'p':
+                        server.proxy_options.timeout_ns = n * NSEC_PER_MSEC;
+                        break;
+                case 'm':
+                        server.proxy_options.connections_max = (unsigned)n;
+                        break;
+                case 'Q':
+                        server.proxy_options.queue_max = (unsigned)n;
+                        break;
                 case 'S':
                         o->spool_directory = optarg;
                         break;
@@ -414,6 +504,9 @@ int main(int argc, char **argv)
         (void)sigprocmask(SIG_BLOCK, &term, NULL);
         for (unsigned i = 0; i < server.n_workers; i++) {
                 listeners[i] = listen_somewhere(&ports[i]);
+                (void)snprintf(socket_paths[i], sizeof socket_paths[i], "/tmp/edge-%d-%u",
+                        (int)getpid(), i);
+                internal_listeners[i] = listen_internal(socket_paths[i]);
                 dd_assert(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pairs[i]) == 0);
         }
         for (unsigned i = 0; i < server.n_workers; i++) {
@@ -436,6 +529,7 @@ int main(int argc, char **argv)
         for (unsigned i = 0; i < server.n_workers; i++) {
                 close(listeners[i]);
                 (void)waitpid(pids[i], &status, 0);
+                (void)unlink(socket_paths[i]);
                 status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
                 worst = MAX(worst, status);
         }
