@@ -35,7 +35,8 @@ static inline Slice slice_of(const void *data, size_t len)
 
 static inline bool slice_equal(Slice a, Slice b)
 {
-        return a.len == b.len && (a.len == 0 || memcmp(a.data, b.data, a.len) == 0);
+        return a.len == b.len &&
+               (a.len == 0 || (a.data && b.data && memcmp(a.data, b.data, a.len) == 0));
 }
 
 static inline Slice slice_skip(Slice s, size_t n)

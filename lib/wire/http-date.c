@@ -175,6 +175,7 @@ static bool date_is_valid(const Date *date)
 bool http_parse_date(Slice text, int64_t *ret_seconds)
 {
         Date date = { 0 };
+        unsigned of_day;
         Slice rest = text;
         bool ok;
 
@@ -191,7 +192,7 @@ bool http_parse_date(Slice text, int64_t *ret_seconds)
         }
         if (!ok || !date_is_valid(&date))
                 return false;
-        *ret_seconds = days_from_date(&date) * SECONDS_PER_DAY + date.hour * 3600 +
-                       date.minute * 60 + date.second;
+        of_day = date.hour * 3600 + date.minute * 60 + date.second;
+        *ret_seconds = days_from_date(&date) * SECONDS_PER_DAY + of_day;
         return true;
 }

@@ -193,7 +193,7 @@ static int read_target(HttpParser *parser)
                 head->path = path;
                 return 0;
         }
-        if (path.data[0] != '/') {
+        if (!slice_has_prefix(path, SLICE("/"))) {
                 r = read_absolute_target(parser, &path);
                 if (r)
                         return r;

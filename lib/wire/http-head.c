@@ -138,10 +138,12 @@ void http_head_free(HttpParser *parser)
  */
 static int check_first_line(HttpParser *parser, size_t from)
 {
+        const char *line = buf_data(&parser->head_buf);
         bool request = parser->kind == HTTP_REQUEST;
 
+        dd_assert(line);
         for (size_t i = from; i < parser->head_buf.len; i++) {
-                unsigned char c = (unsigned char)buf_data(&parser->head_buf)[i];
+                unsigned char c = (unsigned char)line[i];
 
                 if ((c < 0x20 || c == 0x7f) && c != '\r' && c != '\n' && (request || c != '\t'))
                         return http_parser_fail(parser, HTTP_E_MALFORMED,
@@ -170,20 +172,17 @@ static int check_first_line(HttpParser *parser, size_t from)
 /* "HTTP/1.0" or "HTTP/1.1" */
 static int check_version(HttpParser *parser, Slice version)
 {
-        bool digits;
+        const char *text = version.data;
 
-        digits = version.len == 8 && slice_has_prefix(version, SLICE("HTTP/")) &&
-                 version.data[5] >= '0' && version.data[5] <= '9' && version.data[6] == '.' &&
-                 version.data[7] >= '0' && version.data[7] <= '9';
-        if (!digits)
+        if (!text || version.len != 8 || !slice_has_prefix(version, SLICE("HTTP/")) ||
+                text[5] < '0' || text[5] > '9' || text[6] != '.' || text[7] < '0' || text[7] > '9')
                 return http_parser_fail(parser, HTTP_E_MALFORMED, "%s %s with HTTP/1.1",
                         what_line(parser),
                         parser->kind == HTTP_REQUEST ? "does not end" : "does not start");
-        if (version.data[5] != '1' || version.data[7] > '1')
+        if (text[5] != '1' || text[7] > '1')
                 return http_parser_fail(parser, HTTP_E_VERSION,
-                        "HTTP/%c.%c is not served, HTTP/1.1 and HTTP/1.0 are", version.data[5],
-                        version.data[7]);
-        parser->head.minor = (unsigned)(version.data[7] - '0');
+                        "HTTP/%c.%c is not served, HTTP/1.1 and HTTP/1.0 are", text[5], text[7]);
+        parser->head.minor = (unsigned)(text[7] - '0');
         return 0;
 }
 
@@ -193,6 +192,7 @@ static int check_start_line(HttpParser *parser, Slice line)
         unsigned status;
         Slice method;
 
+        dd_assert(line.data);
         if (parser->kind == HTTP_RESPONSE) {
                 Slice digits = slice_head(slice_skip(line, 9), 3);
                 uint64_t value;
@@ -238,7 +238,7 @@ static int check_line(HttpParser *parser, Slice line)
                         "line %u of the head has a CR that no LF follows", parser->line_no + 1);
         if (parser->line_no == 0)
                 return check_start_line(parser, slice_head(line, (size_t)cr));
-        if (line.data[0] == ' ' || line.data[0] == '\t')
+        if (slice_has_prefix(line, SLICE(" ")) || slice_has_prefix(line, SLICE("\t")))
                 return http_parser_fail(parser, HTTP_E_MALFORMED,
                         "line %u of the head starts with white space: headers are not continued",
                         parser->line_no + 1);

@@ -148,7 +148,7 @@ static int run_chunked(HttpParser *parser, Slice data, size_t *ret_used)
 static int feed_chunk_line(HttpParser *parser, Slice data, size_t *used)
 {
         Slice part = slice_head(data, HTTP_CHUNK_LINE_MAX - parser->chunk_line);
-        size_t n;
+        size_t n = 0;
         int r;
 
         if (part.len == 0)
@@ -179,7 +179,7 @@ static int feed_chunk_data(
         HttpParser *parser, Slice data, size_t *used, HttpEvent *event, Slice *ret_body)
 {
         Slice part = slice_head(data, (size_t)MIN(parser->chunk_left, (uint64_t)data.len));
-        size_t n;
+        size_t n = 0;
         int r;
 
         r = run_chunked(parser, part, &n);
@@ -211,7 +211,7 @@ static int feed_trailer(HttpParser *parser, Slice data, size_t *used)
 {
         Slice part = slice_head(data, parser->limits.head_max - parser->trailer_len);
         Slice good;
-        size_t n;
+        size_t n = 0;
         int r;
 
         if (part.len == 0)
