@@ -111,7 +111,7 @@ int host_app_read_vars(Slice text, const char *path, json_t *vars, HostAppError 
 static int load_manifest(HostApp *app, Catalog *catalog, HostAppError *error)
 {
         _cleanup_(free_p) char *path = path_join(app->directory, MANIFEST_NAME);
-        _cleanup_(buf_done) Buf text = BUF_INIT(MANIFEST_MAX);
+        _cleanup_(buf_done) Buf text = BUF_INIT(0);
         ManifestError manifest_error = { 0 };
         CatalogError catalog_error = { 0 };
         int r;
@@ -144,7 +144,7 @@ static int load_manifest(HostApp *app, Catalog *catalog, HostAppError *error)
 
 static int load_vars(HostApp *app, HostAppError *error)
 {
-        _cleanup_(buf_done) Buf text = BUF_INIT(HOST_APP_VARS_MAX);
+        _cleanup_(buf_done) Buf text = BUF_INIT(0);
         const char *path = app->config->vars_file;
         int r;
 
@@ -193,7 +193,8 @@ HostApp *host_app_free(HostApp *app)
                 return NULL;
         if (app->classes)
                 catalog_classes_free(app->classes, app->n_classes);
-        manifest_free(app->manifest);
+        if (app->manifest)
+                manifest_free(app->manifest);
         json_decref(app->vars);
         free(app->directory);
         free(app);

@@ -6,10 +6,11 @@ import sys
 
 lines = ["/* SPDX-License-Identifier: Apache-2.0 */", "#pragma once", ""]
 for name in sys.argv[2:]:
-    path = pathlib.Path(name)
-    symbol = "interface_" + path.name.removesuffix(".varlink").replace(".", "_")
+    texts = pathlib.Path(name).read_text(encoding="utf-8").splitlines()
+    interface = next(text for text in texts if text.startswith("interface ")).split()[1]
+    symbol = "interface_" + interface.replace(".", "_")
     lines.append(f"static const char {symbol}[] __attribute__((__unused__)) =")
-    for text in path.read_text(encoding="utf-8").splitlines():
+    for text in texts:
         escaped = text.replace("\\", "\\\\").replace('"', '\\"')
         lines.append(f'        "{escaped}\\n"')
     lines[-1] += ";"

@@ -176,7 +176,7 @@ static int lock_folder(const char *key, const char *folder, int *ret, Supervisor
 static int load_secret(const char *folder, const char *name, char **ret, SupervisorError *error)
 {
         _cleanup_(free_p) char *path = path_join(folder, name);
-        _cleanup_(buf_done) Buf text = BUF_INIT(4096);
+        _cleanup_(buf_done) Buf text = BUF_INIT(0);
         char secret[2 * SECRET_BYTES + 1];
         Slice line;
         int r;
@@ -634,11 +634,13 @@ Supervisor *supervisor_free(Supervisor *supervisor)
         if (supervisor->ring)
                 reload_step(supervisor);
         control_close(supervisor->control);
-        ring_free(supervisor->ring);
+        if (supervisor->ring)
+                ring_free(supervisor->ring);
         steer_free(supervisor->steer);
         listener_close(supervisor->listener);
         free_apps(supervisor);
-        catalog_close(supervisor->catalog);
+        if (supervisor->catalog)
+                catalog_close(supervisor->catalog);
         close_p(&supervisor->signal_fd);
         close_p(&supervisor->runtime_lock);
         close_p(&supervisor->state_lock);
