@@ -430,6 +430,67 @@ static void text_that_is_no_json_is_refused_with_its_position(void **state)
                 "duplicate");
 }
 
+/* The rows of the first table of keys, each from its "| `" to its line feed. */
+static void the_documentation_has_the_same_table(void **state)
+{
+        static const char *const uses[] = {
+                [MANIFEST_KEY_USED] = "used",
+                [MANIFEST_KEY_NOTED] = "accepted with a note",
+                [MANIFEST_KEY_REFUSED] = "refused",
+        };
+        Buf docs = BUF_INIT(1 << 20), row = BUF_INIT(4096);
+        size_t n, i = 0;
+        const ManifestKey *keys = manifest_get_keys(&n);
+        Slice rest;
+
+        assert_int_equal(file_read(SOURCE_ROOT "/docs/compatibility.md", 1 << 20, &docs), 0);
+        rest = buf_slice(&docs);
+        while (rest.len) {
+                Slice line = slice_cut(&rest, '\n');
+
+                if (!slice_has_prefix(line, SLICE("| `")))
+                        continue;
+                if (i == n)
+                        fail_msg("more rows than keys: %.*s", SLICE_FMT(line));
+                buf_clear(&row);
+                assert_int_equal(buf_printf(&row, "| `%s` | %s | %s |", keys[i].path,
+                                         uses[keys[i].use], keys[i].text),
+                        0);
+                if (!slice_equal(line, buf_slice(&row)))
+                        fail_msg("%.*s\nshould be\n%.*s", SLICE_FMT(line),
+                                SLICE_FMT(buf_slice(&row)));
+                i++;
+        }
+        if (i < n)
+                fail_msg("%s is not in docs/compatibility.md", keys[i].path);
+        buf_done(&docs);
+        buf_done(&row);
+}
+
+/* A row whose parent has no row, or whose parent is not used, could never be reached. */
+static void every_key_of_the_table_stands_once_and_below_a_used_one(void **state)
+{
+        size_t n;
+        const ManifestKey *keys = manifest_get_keys(&n);
+
+        for (size_t i = 0; i < n; i++) {
+                const char *dot = strrchr(keys[i].path, '.');
+                size_t length = dot ? (size_t)(dot - keys[i].path) : 0;
+                bool parent = !dot;
+
+                if (length > 2 && dot[-1] == ']')
+                        length -= 2;
+                for (size_t j = 0; j < n; j++) {
+                        if (i != j && strcmp(keys[i].path, keys[j].path) == 0)
+                                fail_msg("%s stands twice", keys[i].path);
+                        if (slice_equal(slice_from(keys[j].path), slice_of(keys[i].path, length)))
+                                parent = keys[j].use == MANIFEST_KEY_USED;
+                }
+                if (!parent || !keys[i].text[0])
+                        fail_msg("%s has no parent that is used, or no text", keys[i].path);
+        }
+}
+
 int main(void)
 {
         static const struct CMUnitTest tests[] = {
@@ -445,6 +506,8 @@ int main(void)
                 cmocka_unit_test(assets_site_build_and_vars_are_read),
                 cmocka_unit_test(our_own_settings_are_read),
                 cmocka_unit_test(routes_that_cannot_be_are_refused),
+                cmocka_unit_test(the_documentation_has_the_same_table),
+                cmocka_unit_test(every_key_of_the_table_stands_once_and_below_a_used_one),
                 cmocka_unit_test(text_that_is_no_json_is_refused_with_its_position),
         };
 
