@@ -48,10 +48,11 @@ class HandOff(EdgeCase):
     def test_a_body_that_is_still_arriving_follows_the_connection(self):
         client = self.connect(0)
         body = bytes(range(256)) * 8000
+        before = self.server.stats(0)["handed_out"]
         client.send(b"POST /w1/x HTTP/1.1\r\nHost: e\r\nContent-Length: %d\r\n\r\n" % len(body))
-        for at in range(0, len(body), 64000):
-            client.send(body[at:at + 64000])
-            time.sleep(0.005)
+        client.send(body[:5000])
+        self.wait_for(lambda: self.server.stats(0)["handed_out"] == before + 1)
+        client.send(body[5000:])
         moved = client.answer()
         self.assertEqual(moved.field("worker"), "1")
         self.assertEqual(moved.field("body"), self.connect(1).post("/w1/x", body).field("body"))
