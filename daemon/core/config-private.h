@@ -13,7 +13,6 @@
 #define CONFIG_WORKERS_MAX 128
 #define CONFIG_LISTEN_MAX 16
 #define CONFIG_APPS_MAX 256
-#define CONFIG_RUNTIME_MAX 80 /* a socket's whole path has 107 bytes */
 
 typedef struct Setting Setting;
 typedef struct Problem {

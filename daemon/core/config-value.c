@@ -145,7 +145,7 @@ static bool address_is_valid(Slice value)
 {
         char host[INET6_ADDRSTRLEN];
         unsigned char binary[sizeof(struct in6_addr)];
-        Slice name = value, port;
+        Slice name, port;
         uint64_t number;
         bool v6 = value.len && value.data[0] == '[';
         ptrdiff_t end = v6 ? slice_find(value, ']') : slice_find(value, ':');

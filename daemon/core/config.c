@@ -10,6 +10,7 @@
 #define FILE_MAX_BYTES (1u << 20)
 #define LINE_MAX_BYTES 8192
 #define KEY_SHOWN 40
+#define RUNTIME_MAX 80 /* a socket's whole path has 107 bytes */
 
 #define MS NSEC_PER_MSEC
 #define SEC NSEC_PER_SEC
@@ -22,7 +23,7 @@
 static const Setting settings[] = {
         /* clang-format off */
         { "durabled", "state", "/var/lib/durabled", AT(state), setting_path, 0, 1024 },
-        { "durabled", "runtime", "/run/durabled", AT(runtime), setting_path, 0, CONFIG_RUNTIME_MAX },
+        { "durabled", "runtime", "/run/durabled", AT(runtime), setting_path, 0, RUNTIME_MAX },
         { "durabled", "listen", "127.0.0.1:8787", 0, setting_listen, 0, 0 },
         { "durabled", "steering", "auto", AT(steering), setting_steering, 0, 0 },
         { "durabled", "object_addresses", "yes", AT(object_addresses), setting_bool, 0, 0 },

@@ -103,7 +103,7 @@ static void send_stderr(LogLevel level, const char *const *fields, const char *m
         else if (level == LOG_WARN)
                 (void)buf_append_string(&buf, "warning: ");
         append_plain(&buf, message, len);
-        for (size_t i = 0; fields && fields[i] && i < 2 * (size_t)FIELDS_MAX; i += 2) {
+        for (size_t i = 0; fields && fields[i] && i < (size_t)2 * FIELDS_MAX; i += 2) {
                 (void)buf_append_string(&buf, i == 0 ? " [" : " ");
                 append_plain(&buf, fields[i], strlen(fields[i]));
                 (void)buf_append_char(&buf, '=');
