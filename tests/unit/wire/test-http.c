@@ -320,6 +320,19 @@ static void chunks_that_are_not_exactly_framed_are_refused(void **state)
         }
 }
 
+static void a_trailer_keeps_to_whole_lines_as_a_head_does(void **state)
+{
+        static const char *const trailers[] = { "A: b\n\r\n", " A: b\r\n\r\n", "A: b\r\n c\r\n\r\n",
+                "\n", "A: b\rc\r\n\r\n", "\rX", "A: b\r\n\rX" };
+        char stream[200];
+
+        for (size_t i = 0; i < ELEMENTSOF(trailers); i++) {
+                snprintf(stream, sizeof stream, POST "Transfer-Encoding: chunked\r\n\r\n0\r\n%s",
+                        trailers[i]);
+                refuse_request(stream, HTTP_E_MALFORMED, "the trailer has a bare CR or LF");
+        }
+}
+
 static Slice long_request(Buf *buf, const char *before, size_t n, const char *after)
 {
         buf_clear(buf);
@@ -700,6 +713,7 @@ int main(void)
                 cmocka_unit_test(a_wrong_host_is_refused),
                 cmocka_unit_test(a_wrong_request_line_is_refused_with_what_would_be_right),
                 cmocka_unit_test(chunks_that_are_not_exactly_framed_are_refused),
+                cmocka_unit_test(a_trailer_keeps_to_whole_lines_as_a_head_does),
                 cmocka_unit_test(limits_hold_to_the_byte),
                 cmocka_unit_test(bodies_are_refused_beyond_their_limit_and_not_before),
                 cmocka_unit_test(what_stands_around_chunks_is_bounded),
