@@ -403,6 +403,7 @@ static int reader_finish(Reader *reader)
 
         for (size_t i = 0; i < config->n_apps; i++)
                 if (!config->apps[i].directory) {
+                        dd_assert(reader->places);
                         reader->file = reader->places[i].file;
                         reader->line = reader->places[i].line;
                         return reader_fail(reader,

@@ -16,7 +16,7 @@
 #include <systemd/sd-journal.h>
 
 #define LINE_MAX_BYTES 4096
-#define STDERR_MAX_BYTES (4 * LINE_MAX_BYTES) /* with escapes and fields */
+#define STDERR_MAX_BYTES ((size_t)4 * LINE_MAX_BYTES) /* with escapes and fields */
 #define FIELDS_MAX 16
 #define NAME_MAX_BYTES 64
 
