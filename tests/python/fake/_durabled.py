@@ -131,8 +131,11 @@ class Event:
         self.call = call
         self.steps = 0
         self.forwarded = None
-        if not any(name.lower() == "host" for name, _ in self.headers):
+        names = {name.lower() for name, _ in self.headers}
+        if "host" not in names:
             self.headers.insert(0, ("host", self.authority))
+        if self._body and "content-length" not in names:
+            self.headers.append(("content-length", str(len(self._body))))
 
     def body(self):
         return self._body

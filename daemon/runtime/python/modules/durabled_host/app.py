@@ -204,7 +204,7 @@ def evict(obj) -> None:
         loop = obj.data.pop("durabled.loop", None)
         if loop is not None:
             loop.shut()
-        obj.data.clear()
+    obj.data.clear()
     output.flush()
 
 

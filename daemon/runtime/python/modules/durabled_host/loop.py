@@ -112,7 +112,10 @@ class HostLoop(selector_events.BaseSelectorEventLoop):
         try:
             self._poll_calls()
             while self._ready or self._selector.pending or self._timer_due():
-                self._run_once()
+                try:
+                    self._run_once()
+                except (SystemExit, KeyboardInterrupt):
+                    pass  # sys.exit() ends the task that called it, whose event answers
                 self._poll_calls()
                 if self._ready and time.monotonic() > end:
                     run.event.ready()

@@ -177,6 +177,6 @@ def create_admin(obj) -> ResponseData:
     return _json(200, **message)
 
 
-def _json(status: int, **body) -> ResponseData:
+def _json(code: int, **body) -> ResponseData:
     headers = [("Content-Type", "application/json"), ("Cache-Control", "no-store")]
-    return ResponseData(status, HeaderList.trusted(headers), json.dumps(body).encode())
+    return ResponseData(code, HeaderList.trusted(headers), json.dumps(body).encode())

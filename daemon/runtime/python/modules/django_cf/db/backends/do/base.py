@@ -12,6 +12,7 @@ import sys
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.sqlite3 import base as sqlite3
+from django.db.utils import OperationalError
 
 try:
     from durabled_host.current import NoObject, current_object, require_object
@@ -26,8 +27,11 @@ _OUTSIDE = (
 )
 
 
-class NoObjectDatabase(ImproperlyConfigured):
-    """The database was used where there is no object."""
+class NoObjectDatabase(ImproperlyConfigured, OperationalError):
+    """The database was used where there is no object.
+
+    An OperationalError as well: makemigrations goes on after one, and needs no database.
+    """
 
 
 class DatabaseWrapper(sqlite3.DatabaseWrapper):
