@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/core/log.h"
 #include "daemon/edge/conn.h"
 
 #include <errno.h>
@@ -108,6 +109,13 @@ bool body_end(Conn *conn)
         return !body->op.pending;
 }
 
+void body_fail(Conn *conn, int r)
+{
+        log_warn("request body: cannot keep it in %s: %s", conn->edge->options.spool_directory,
+                strerror(-r));
+        exchange_fail(conn, r == -ENOSPC ? 507 : 500, "The request's body could not be kept.");
+}
+
 static void body_on_write(RingOp *op, const RingResult *result)
 {
         Conn *conn = CONTAINER_OF(op, Conn, body.op);
@@ -119,7 +127,7 @@ static void body_on_write(RingOp *op, const RingResult *result)
                 return;
         }
         if (result->res <= 0) {
-                exchange_fail(conn, 500, "The request's body could not be kept.");
+                body_fail(conn, result->res == 0 ? -EIO : result->res);
                 return;
         }
         body->written += (uint64_t)result->res;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/edge/conn.h"
+#include "daemon/core/log.h"
 
 #include <errno.h>
 #include <sys/socket.h>
@@ -204,7 +205,7 @@ static void conn_on_event(Conn *conn, HttpEvent event, Slice body)
         case HTTP_EVENT_BODY:
                 r = body_append(conn, body);
                 if (r < 0)
-                        exchange_fail(conn, 500, "The request's body could not be kept.");
+                        body_fail(conn, r);
                 break;
         case HTTP_EVENT_END:
                 if (body_end(conn))

@@ -21,8 +21,9 @@
 
 #include <sys/uio.h>
 
-#define CONN_BATCH 8u       /* chunks of one send */
-#define CONN_COPY_MAX 2048u /* a chunk up to this is copied behind the head */
+#define CONN_BATCH 8u               /* chunks of one send */
+#define CONN_COPY_MAX 2048u         /* a chunk up to this is copied behind the head */
+#define CONN_IDLE_BUFFER_MAX 16384u /* a larger buffer is given back between requests */
 #define CONN_LINGER_NS UINT64_C(5000000000)
 #define CONN_HALF_CLOSED_NS UINT64_C(2000000000)
 #define BODY_WRITE_SIZE (256u << 10) /* bytes of one write to the spool file */
@@ -69,6 +70,7 @@ typedef struct Output {
         uint64_t left; /* bytes of the body to come: FRAMING_LENGTH */
         bool head_written;
         bool complete; /* what is being sent ends the answer */
+        bool later;    /* an error answer in bytes waits for 100 Continue to leave */
         bool broken;   /* after what is being sent the connection must end unclean */
 } Output;
 
@@ -155,6 +157,8 @@ int body_append(Conn *conn, Slice data);
 /* True when the whole body is where it belongs. */
 bool body_end(Conn *conn);
 bool body_is_full(const Body *body);
+/* The file failed with r: logs, and answers. */
+void body_fail(Conn *conn, int r);
 
 /* exchange.c */
 void exchange_begin(Conn *conn);

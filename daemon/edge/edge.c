@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/core/log.h"
 #include "daemon/edge/conn.h"
 #include "lib/base/file.h"
 
@@ -107,13 +108,24 @@ static void edge_on_retry(RingTimer *timer)
         edge_resume(CONTAINER_OF(timer, Edge, retry_timer));
 }
 
+/*
+ * Calls of other workers are taken all the same: they are bounded at their side, and connections
+ * that are served here may wait for them.
+ */
+static bool listener_is_paused(const Listener *listener)
+{
+        return listener->edge->stopping ||
+               (listener->edge->paused && listener->origin != EDGE_INTERNAL);
+}
+
 static void edge_pause(Edge *edge)
 {
         edge->paused = true;
         list_for_each(link, &edge->listeners) {
                 Listener *listener = list_entry(link, Listener, link);
 
-                if (listener->accept.pending && !listener->cancelled) {
+                if (listener_is_paused(listener) && listener->accept.pending &&
+                        !listener->cancelled) {
                         listener->cancelled = true;
                         ring_cancel(edge->ring, &listener->accept);
                 }
@@ -160,12 +172,14 @@ static void listener_on_accept(RingOp *op, const RingResult *result)
         }
         if (result->res < 0 && result->res != -ECANCELED && result->res != -ECONNABORTED) {
                 /* Out of descriptors or memory: trying at once would spin. */
+                if (!edge->paused)
+                        log_warn("accepting pauses for 100 ms: %s", strerror(-result->res));
                 edge->paused = edge->paused || error_is_shortage(result->res);
                 (void)ring_timer_arm(
                         edge->ring, &edge->retry_timer, ring_now(edge->ring) + RETRY_NS);
                 return;
         }
-        if (!edge->paused)
+        if (!listener_is_paused(listener))
                 ring_accept(edge->ring, &listener->accept, listener->fd);
 }
 
@@ -203,7 +217,7 @@ int edge_listen(Edge *edge, int fd, EdgeOrigin origin)
         list_init(&listener->link);
         list_append(&edge->listeners, &listener->link);
         ring_op_init(&listener->accept, listener_on_accept);
-        if (!edge->paused)
+        if (!listener_is_paused(listener))
                 ring_accept(edge->ring, &listener->accept, fd);
         return 0;
 }

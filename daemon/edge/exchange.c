@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/core/log.h"
 #include "daemon/edge/conn.h"
 #include "lib/base/file.h"
 
@@ -198,6 +199,7 @@ void exchange_serve(Conn *conn)
         r = edge->options.handler->serve(edge->options.handler_data, &conn->decision, &conn->peer,
                 conn->request, &conn->response);
         if (r < 0) {
+                log_error("request %s: serving failed: %s", conn->request->id, strerror(-r));
                 conn->response = NULL;
                 exchange_fail(conn, 500, "The request could not be served.");
                 return;
@@ -396,6 +398,14 @@ static void exchange_release(Conn *conn)
         conn->response = response_unref(conn->response);
 }
 
+static void buffer_shrink(Buf *buf)
+{
+        if (buf->len == 0 && buf->size > CONN_IDLE_BUFFER_MAX) {
+                buf_done(buf);
+                buf_init(buf, 0);
+        }
+}
+
 static void exchange_done(Conn *conn)
 {
         Edge *edge = conn->edge;
@@ -420,6 +430,8 @@ static void exchange_done(Conn *conn)
                 return;
         }
         http_parser_next(conn->parser);
+        buffer_shrink(&conn->input);
+        buffer_shrink(&conn->out.bytes);
         conn->peer.hops = 0;
         conn->fed = 0;
         conn->status = 0;
@@ -434,14 +446,17 @@ static void exchange_send_error(Conn *conn, const ErrorAnswer *answer)
 {
         Output *out = &conn->out;
 
-        output_reset(out);
+        if (!out->op.pending)
+                output_reset(out);
         if (error_write(&out->bytes, answer) < 0) {
                 conn_close(conn, true);
                 return;
         }
         conn->status = answer->status;
         out->head_written = out->complete = true;
-        output_send(conn);
+        out->later = out->op.pending;
+        if (!out->later)
+                output_send(conn);
 }
 
 static void exchange_send_abort(Conn *conn)
@@ -521,11 +536,6 @@ void exchange_fail(Conn *conn, unsigned status, const char *message)
                 conn_set_state(conn, CONN_SERVE);
         conn_clear_deadline(conn);
         buf_clear(&conn->input);
-        if (conn->out.op.pending) {
-                /* 100 Continue is still on its way out, to a client that takes nothing. */
-                conn_close(conn, true);
-                return;
-        }
         exchange_send_error(conn, &answer);
 }
 
@@ -619,6 +629,12 @@ static void exchange_on_sent(RingOp *op, const RingResult *result)
                 entry->iov_base = (char *)entry->iov_base + n;
                 entry->iov_len -= n;
                 output_submit(conn);
+                return;
+        }
+        if (out->later) {
+                out->later = false;
+                out->n_vector = out->vector_at = 0;
+                output_send(conn);
                 return;
         }
         output_free_chunks(out);

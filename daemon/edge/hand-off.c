@@ -13,6 +13,8 @@
 #define HAND_OFF_MAGIC 0x64646831u /* "ddh1" */
 #define HAND_OFF_VERSION 1u
 
+#define RETRY_NS UINT64_C(100000000)
+
 typedef struct HandOffHead {
         uint32_t magic;
         uint16_t version;
@@ -23,10 +25,7 @@ typedef struct HandOffHead {
 
 _Static_assert(sizeof(HandOffHead) == 12, "the message is a format");
 
-typedef union HandOffControl {
-        char bytes[CMSG_SPACE(sizeof(int))];
-        struct cmsghdr align;
-} HandOffControl;
+#define CONTROL_SIZE CMSG_SPACE(sizeof(int))
 
 struct HandOffReceiver {
         Edge *edge;
@@ -34,7 +33,7 @@ struct HandOffReceiver {
         int fd;
         RingOp op;
         RingTimer retry;
-        HandOffControl control;
+        _Alignas(struct cmsghdr) char control[CONTROL_SIZE];
         struct iovec vector[2];
         struct msghdr message;
         HandOffHead head;
@@ -59,12 +58,12 @@ static int hand_off_send(Conn *conn)
         };
         struct iovec vector[2] = { { &head, sizeof head },
                 { buf_data(&conn->input), conn->input.len } };
-        HandOffControl control = { 0 };
+        _Alignas(struct cmsghdr) char control[CONTROL_SIZE] = { 0 };
         struct msghdr message = {
                 .msg_iov = vector,
                 .msg_iovlen = 2,
-                .msg_control = control.bytes,
-                .msg_controllen = sizeof control.bytes,
+                .msg_control = control,
+                .msg_controllen = sizeof control,
         };
         struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
 
@@ -126,8 +125,8 @@ static void receiver_submit(HandOffReceiver *receiver)
         receiver->message = (struct msghdr){
                 .msg_iov = receiver->vector,
                 .msg_iovlen = 2,
-                .msg_control = receiver->control.bytes,
-                .msg_controllen = sizeof receiver->control.bytes,
+                .msg_control = receiver->control,
+                .msg_controllen = sizeof receiver->control,
         };
         ring_recvmsg(receiver->edge->ring, &receiver->op, receiver->fd, &receiver->message,
                 MSG_CMSG_CLOEXEC);
@@ -158,12 +157,26 @@ static void receiver_take(HandOffReceiver *receiver, size_t len)
         edge->stats.handed_in++;
 }
 
+/*
+ * With as many connections as are allowed the queue is left to fill, until those who hand off serve
+ * themselves.
+ */
+static void receiver_next(HandOffReceiver *receiver, bool failed)
+{
+        Edge *edge = receiver->edge;
+
+        if (!failed && edge->stats.connections < edge->options.connections_max)
+                receiver_submit(receiver);
+        else if (ring_timer_arm(edge->ring, &receiver->retry, ring_now(edge->ring) + RETRY_NS) < 0)
+                receiver_submit(receiver);
+}
+
 static void receiver_on_retry(RingTimer *timer)
 {
         HandOffReceiver *receiver = CONTAINER_OF(timer, HandOffReceiver, retry);
 
         if (!receiver->op.pending && !receiver->edge->stopping)
-                receiver_submit(receiver);
+                receiver_next(receiver, false);
 }
 
 static void receiver_on_message(RingOp *op, const RingResult *result)
@@ -179,11 +192,7 @@ static void receiver_on_message(RingOp *op, const RingResult *result)
                 edge_check_stopped(edge);
                 return;
         }
-        if (result->res > 0)
-                receiver_submit(receiver);
-        else if (ring_timer_arm(edge->ring, &receiver->retry,
-                         ring_now(edge->ring) + UINT64_C(100000000)) < 0)
-                receiver_submit(receiver);
+        receiver_next(receiver, result->res <= 0);
 }
 
 int edge_receive_hand_offs(Edge *edge, int fd)

@@ -204,6 +204,14 @@ class Framing(EdgeCase):
                     b"Expect: 100-continue\r\n\r\n")
         self.assertEqual(client.answer().status, 413)
 
+    def test_an_error_right_behind_100_continue_follows_it(self):
+        client = self.connect()
+        client.send(b"POST /echo HTTP/1.1\r\nHost: e\r\nTransfer-Encoding: chunked\r\n"
+                    b"Expect: 100-continue\r\n\r\nno chunk\r\n")
+        self.assertEqual(client.answer().status, 100)
+        answer = client.answer()
+        self.assertEqual((answer.status, answer.header("Connection")), (400, "close"))
+
     def test_the_server_survives_requests_cut_anywhere(self):
         wire = b"POST /echo HTTP/1.1\r\nHost: e\r\nContent-Length: 5\r\n\r\nabcde"
         for at in range(len(wire)):
@@ -463,6 +471,10 @@ class Limits(EdgeCase):
             served += client.answer().status == 200
             client.close()
         self.assertEqual(served, 30)
+
+    def test_calls_of_other_workers_are_taken_at_the_limit(self):
+        clients = [self.connect() for _ in range(8)]
+        self.assertEqual(clients[0].get("/p0/hello").body, b"hello\n")
 
 
 if __name__ == "__main__":
