@@ -35,18 +35,21 @@ typedef struct History {
         size_t n;
 } History;
 
-static int refuse(Deploy *deploy, int code, unsigned line, const char *format, ...) _printf_(4, 5);
+static void set_fault(CatalogError *error, unsigned line, const char *format, ...) _printf_(3, 4);
 
-static int refuse(Deploy *deploy, int code, unsigned line, const char *format, ...)
+static void set_fault(CatalogError *error, unsigned line, const char *format, ...)
 {
         va_list args;
 
-        *deploy->error = (CatalogError){ .line = line };
+        *error = (CatalogError){ .line = line };
         va_start(args, format);
-        vsnprintf(deploy->error->message, sizeof deploy->error->message, format, args);
+        vsnprintf(error->message, sizeof error->message, format, args);
         va_end(args);
-        return code;
 }
+
+/* Fills the error; its value is the code. */
+#define refuse(_deploy, _code, _line, ...) \
+        (set_fault((_deploy)->error, _line, __VA_ARGS__), (_code))
 
 int catalog_open(const char *path, Catalog **ret)
 {

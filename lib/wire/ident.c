@@ -131,7 +131,7 @@ static void format_hex(const uint8_t bytes[static IDENT_SIZE], char out[static I
                 out[2 * i] = digits[bytes[i] >> 4];
                 out[2 * i + 1] = digits[bytes[i] & 15];
         }
-        out[2 * IDENT_SIZE] = '\0';
+        out[IDENT_TEXT_SIZE - 1] = '\0';
 }
 
 void ident_format(const ObjectId *id, char out[IDENT_TEXT_SIZE])

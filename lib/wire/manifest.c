@@ -19,9 +19,9 @@ typedef struct Reader {
         ManifestError *error;
 } Reader;
 
-static int fail(Reader *reader, int code, const char *path, const char *format, ...) _printf_(4, 5);
+static void set_fault(Reader *reader, const char *path, const char *format, ...) _printf_(3, 4);
 
-static int fail(Reader *reader, int code, const char *path, const char *format, ...)
+static void set_fault(Reader *reader, const char *path, const char *format, ...)
 {
         ManifestError *error = reader->error;
         va_list args;
@@ -31,8 +31,10 @@ static int fail(Reader *reader, int code, const char *path, const char *format, 
         va_start(args, format);
         vsnprintf(error->message, sizeof error->message, format, args);
         va_end(args);
-        return code;
 }
+
+/* Fills the error; its value is the code. */
+#define fail(_reader, _code, _path, ...) (set_fault(_reader, _path, __VA_ARGS__), (_code))
 
 /* A path that does not fit ends in a dot, so that it leads nowhere: line 0. */
 static const char *cut(char out[static PATH_SIZE], int length)

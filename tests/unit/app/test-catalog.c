@@ -222,7 +222,6 @@ static void a_history_that_contradicts_the_recorded_one_is_refused(void **state)
 static void what_is_refused_leaves_no_trace(void **state)
 {
         Fixture *fixture = *state;
-        _cleanup_(manifest_free_p) Manifest *manifest = make_manifest("shop", V1 V2, "Basket");
 
         assert_applied(fixture, "shop", V1, "Cart=shop-Cart");
         /* The first step of v2 can be played, the second cannot. */
