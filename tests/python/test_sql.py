@@ -33,7 +33,11 @@ class Sql(unittest.TestCase):
         from durabled_host.current import as_object
         from durabled_host.sql import SqlStorage
 
-        scope = as_object(self.host.named(self.id()))
+        import _durabled
+
+        obj = self.host.named(self.id())
+        _durabled.open_object(obj.path, obj.name)
+        scope = as_object(obj)
         scope.__enter__()
         self.addCleanup(scope.__exit__, None, None, None)
         self.sql = SqlStorage()

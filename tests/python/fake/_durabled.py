@@ -316,7 +316,6 @@ class Host:
             found = self.objects.get((class_index, id_hex))
             if found is None:
                 path = os.path.join(self.directory, str(class_index), id_hex[:2], id_hex + ".sqlite")
-                open_object(path, name)
                 class_name = self.config["classes"][class_index]
                 found = Object(class_index, class_name, id_hex, name, path)
                 self.objects[class_index, id_hex] = found

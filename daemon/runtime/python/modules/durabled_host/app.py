@@ -142,6 +142,10 @@ def _first_event(app: App, obj, request) -> Any:
     """Makes the instance; a Django object has its migrations applied before anything else."""
     import workers
 
+    if not obj.data.get("durabled.open"):
+        # The file and its folders, with the host's table: an OSError here is this event's alone.
+        _durabled.open_object(obj.path, obj.name)
+        obj.data["durabled.open"] = True
     kind = app.types[obj.class_index]
     # Kept at once: what the constructor starts must see the object as it will be.
     instance = kind(workers.DurableObjectState(obj), app.env)

@@ -279,6 +279,8 @@ class Run:
             self.context.run(close_quietly, stream)
         if self.data is not None:
             self.data.close()
+        if self.task is not None and self.task.done() and not self.task.cancelled():
+            self.task.exception()  # it is answered here: asyncio has nothing to report
         self._check_object()
         self.context.run(answers.failure, self, error)
         self.answered = True
