@@ -133,7 +133,7 @@ json_t *boot_message_new(const Slot *slot, int *fds, size_t *ret_n_fds)
         put(m, "fds", fds_of(slot, fds, ret_n_fds), &r);
         put(m, "directory", json_string(app->host->directory), &r);
         put(m, "python_path", string_or_null(app->config->python_path), &r);
-        put(m, "host_modules", string_or_null(config->host_modules), &r);
+        put(m, "host_modules", json_string(supervisor->host_modules), &r);
         put(m, "state", json_string(supervisor->state), &r);
         put(m, "runtime", json_string(supervisor->runtime), &r);
         put(m, "objects", json_string(supervisor->objects), &r);

@@ -71,7 +71,7 @@ typedef struct ReloadCall {
 
 struct Supervisor {
         const Config *config;
-        char *state, *runtime, *objects, *worker_path;
+        char *state, *runtime, *objects, *worker_path, *host_modules;
         char *admin_token, *admin_password;
         int state_lock, runtime_lock;
         Ring *ring;

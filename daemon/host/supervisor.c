@@ -250,29 +250,64 @@ static int open_catalog(Supervisor *supervisor, SupervisorError *error)
         return r;
 }
 
-/* The worker: as set, else beside this executable. */
-static int find_worker(Supervisor *supervisor, SupervisorError *error)
+/* Where a part may be that the settings do not name: relative to the folder of this program. */
+static const char *const worker_places[] = { "durabled-worker",
+        "../libexec/durabled/durabled-worker", "../lib/durabled/durabled-worker", NULL };
+static const char *const modules_places[] = { "../share/durabled/modules",
+        DURABLED_SOURCE "/daemon/runtime/python/modules", NULL };
+
+/* *ret: the first that is there, else the first of all, for the error message. */
+static int find_part(const char *given, const char *const *places, int mode, char **ret)
 {
         char self[PATH_MAX], *slash;
-        ssize_t n;
+        ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+        _cleanup_(free_p) char *first = NULL;
 
-        if (supervisor->config->worker_path) {
-                supervisor->worker_path = strdup(supervisor->config->worker_path);
-        } else {
-                n = readlink("/proc/self/exe", self, sizeof(self) - 1);
-                if (n < 0)
-                        return -errno;
-                self[n] = 0;
-                slash = strrchr(self, '/');
-                if (slash)
-                        *slash = 0;
-                supervisor->worker_path = path_join(self, "durabled-worker");
+        if (n < 0)
+                return -errno;
+        self[n] = 0;
+        slash = strrchr(self, '/');
+        if (slash)
+                *slash = 0;
+        if (given) {
+                *ret = strdup(given);
+                return *ret ? 0 : -ENOMEM;
         }
-        if (!supervisor->worker_path)
-                return -ENOMEM;
+        for (size_t i = 0; places[i]; i++) {
+                _cleanup_(free_p) char *path =
+                        places[i][0] == '/' ? strdup(places[i]) : path_join(self, places[i]);
+
+                if (!path)
+                        return -ENOMEM;
+                if (access(path, mode) == 0) {
+                        *ret = TAKE_PTR(path);
+                        return 0;
+                }
+                if (!first)
+                        first = TAKE_PTR(path);
+        }
+        *ret = TAKE_PTR(first);
+        return 0;
+}
+
+static int find_parts(Supervisor *supervisor, SupervisorError *error)
+{
+        const Config *config = supervisor->config;
+        int r;
+
+        r = find_part(config->worker_path, worker_places, X_OK, &supervisor->worker_path);
+        if (r == 0)
+                r = find_part(
+                        config->host_modules, modules_places, R_OK, &supervisor->host_modules);
+        if (r < 0)
+                return r;
         if (access(supervisor->worker_path, X_OK) < 0)
-                return invalid(
-                        error, "the worker %s: %s", supervisor->worker_path, strerror(errno));
+                return invalid(error, "the worker %s: %s. Set worker_path= where it is elsewhere",
+                        supervisor->worker_path, strerror(errno));
+        if (access(supervisor->host_modules, R_OK | X_OK) < 0)
+                return invalid(error,
+                        "the Python modules %s: %s. Set host_modules= where they are elsewhere",
+                        supervisor->host_modules, strerror(errno));
         return 0;
 }
 
@@ -588,7 +623,7 @@ int supervisor_new(const Config *config, Supervisor **ret, SupervisorError *erro
         raise_limits();
         r = check_settings(config, error);
         if (r == 0)
-                r = find_worker(supervisor, error);
+                r = find_parts(supervisor, error);
         if (r == 0)
                 r = new_apps(supervisor);
         if (r == 0)
@@ -648,6 +683,7 @@ Supervisor *supervisor_free(Supervisor *supervisor)
         free(supervisor->runtime);
         free(supervisor->objects);
         free(supervisor->worker_path);
+        free(supervisor->host_modules);
         free(supervisor->admin_token);
         free(supervisor->admin_password);
         free(supervisor);
