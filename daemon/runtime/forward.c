@@ -50,13 +50,12 @@ static int forward_head(Forward *forward)
         return 0;
 }
 
-/* Moves what can be moved. Returns true when the forward has come to its end. */
-static bool forward_move(Forward *forward)
+/* from or to has come to a bad end, which the other is told. */
+static bool forward_has_failed(Forward *forward)
 {
         Response *from = forward->from, *to = forward->to;
         const char *message;
         unsigned status, retry_after;
-        Chunk *chunk;
 
         if (response_is_cancelled(to) || response_get_state(to) == RESPONSE_ABORTED) {
                 response_cancel(from);
@@ -67,6 +66,17 @@ static bool forward_move(Forward *forward)
                 response_abort(to, status, retry_after, message);
                 return true;
         }
+        return response_is_cancelled(from);
+}
+
+/* Moves what can be moved. Returns true when the forward has come to its end. */
+static bool forward_move(Forward *forward)
+{
+        Response *from = forward->from, *to = forward->to;
+        Chunk *chunk;
+
+        if (forward_has_failed(forward))
+                return true;
         if (forward_head(forward)) {
                 response_abort(to, 500, 0, "out of memory");
                 response_cancel(from);
@@ -74,8 +84,11 @@ static bool forward_move(Forward *forward)
         }
         while (!response_is_full(to) && (chunk = response_pop(from)))
                 response_push(to, chunk);
+        /* Again: a good deal may have happened in there. */
+        if (forward_has_failed(forward))
+                return true;
         if (!response_is_drained(from))
-                return response_is_cancelled(from);
+                return false;
         if (response_get_state(to) == RESPONSE_STARTED)
                 response_end(to);
         return true;

@@ -24,7 +24,8 @@
  *    by on_cancel, once.
  * 4. Callbacks run from the call that causes them, on the loop thread. A callback may drop its own
  *    reference; each call holds the Response while it runs. on_change does not nest: what changes
- *    inside it calls it once more after it has returned.
+ *    inside it calls it once more after it has returned. What a producer does in an on_room that a
+ *    pop causes calls none at all: who pops looks at the state and the queue afterwards.
  * 5. Setting a consumer or a producer calls nothing: who sets one late looks at the state, and
  *    response_is_cancelled(), itself.
  * 6. An abort drops what is queued. Whatever a producer does after an abort is a no-op.

@@ -305,6 +305,25 @@ const ResponseHead *response_get_head(const Response *response)
         return response->head;
 }
 
+/*
+ * What the producer does now is not told: the consumer is about to use what it popped, and looks
+ * again after it. Telling it from inside its own pop would let it take later chunks before.
+ */
+static void response_tell_room(Response *response)
+{
+        bool notifying = response->notifying;
+
+        response->wait_room = false;
+        if (!response->producer || !response->producer->on_room ||
+                response->state != RESPONSE_STARTED)
+                return;
+        response_ref(response);
+        response->notifying = true;
+        response->producer->on_room(response, response->producer_data);
+        response->notifying = notifying;
+        response_unref(response);
+}
+
 Chunk *response_pop(Response *response)
 {
         List *link = list_pop(&response->chunks);
@@ -315,15 +334,8 @@ Chunk *response_pop(Response *response)
         chunk = list_entry(link, Chunk, link);
         response->queued -= chunk->len;
         /* Half empty before it is told: otherwise a producer is woken for each chunk. */
-        if (response->wait_room && response->queued <= RESPONSE_QUEUE_MAX / 2) {
-                response->wait_room = false;
-                if (response->producer && response->producer->on_room &&
-                        response->state == RESPONSE_STARTED) {
-                        response_ref(response);
-                        response->producer->on_room(response, response->producer_data);
-                        response_unref(response);
-                }
-        }
+        if (response->wait_room && response->queued <= RESPONSE_QUEUE_MAX / 2)
+                response_tell_room(response);
         return chunk;
 }
 

@@ -178,6 +178,10 @@ static void call_look(Call *call)
         } else if (call->body_len > CALL_BODY_MAX && pending) {
                 call_fail(call, 502, 0, "The answer is larger than 100 MiB.");
                 response_cancel(response);
+        } else if (response_get_state(response) == RESPONSE_ABORTED) {
+                /* While its chunks were taken. */
+                call_look(call);
+                return;
         }
         pthread_mutex_lock(&call->lock);
         call_tell(call);

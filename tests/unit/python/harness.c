@@ -171,7 +171,7 @@ void host_run_until_answered(Host *host, TestEvent *event)
         }
 }
 
-void host_start(Host *host, const char *app_name, unsigned runners_max)
+void host_begin_start(Host *host, const char *app_name, unsigned runners_max)
 {
         static char *flags[] = { (char *)"python_workers" };
 
@@ -201,7 +201,56 @@ void host_start(Host *host, const char *app_name, unsigned runners_max)
                 .host_data = host,
         };
         assert_int_equal(runtime_python.load(&host->config, host_loaded, host, &host->runtime), 0);
+}
+
+void host_start(Host *host, const char *app_name, unsigned runners_max)
+{
+        host_begin_start(host, app_name, runners_max);
         host_run_until_set(host, &host->loaded);
+}
+
+void host_begin_stop(Host *host)
+{
+        host->stopping = true;
+        host->runtime->vtable->stop(host->runtime, host_stopped, host);
+}
+
+static void host_evicted(RuntimeObject *runtime_object, void *data)
+{
+        TestObject *object = CONTAINER_OF(runtime_object, TestObject, runtime);
+
+        object->evicted = true;
+}
+
+void host_evict(Host *host, TestObject *object)
+{
+        object->evicted = false;
+        host->runtime->vtable->evict(host->runtime, &object->runtime, host_evicted, host);
+        assert_false(object->evicted);
+        host_run_until_set(host, &object->evicted);
+}
+
+TestEvent *host_get_call(Host *host)
+{
+        TestEvent *last = NULL;
+
+        list_for_each(link, &host->events) {
+                TestEvent *event = list_entry(link, TestEvent, link);
+
+                if (event->is_call)
+                        last = event;
+        }
+        assert_non_null(last);
+        return last;
+}
+
+size_t host_count_lines(TestEvent *event)
+{
+        size_t n = 0;
+
+        for (const char *text = event_get_text(event); *text; text++)
+                n += *text == '\n';
+        return n + 1;
 }
 
 static void event_free(TestEvent *event)
@@ -219,7 +268,8 @@ void host_stop(Host *host)
 {
         List *link;
 
-        host->runtime->vtable->stop(host->runtime, host_stopped, host);
+        if (!host->stopping)
+                host_begin_stop(host);
         host_run_until_set(host, &host->stopped);
         host->runtime->vtable->unload(host->runtime);
         while ((link = list_first(&host->events))) {
@@ -228,8 +278,10 @@ void host_stop(Host *host)
                 assert_true(event->n_done == 1 || (event->is_call && host->hold_calls));
                 event_free(event);
         }
-        for (unsigned i = 0; i < host->n_objects; i++)
+        for (unsigned i = 0; i < host->n_objects; i++) {
                 assert_null(host->objects[i].runtime.guest);
+                free((char *)(uintptr_t)host->objects[i].runtime.name.data);
+        }
         ring_free(host->ring);
         free(host->error);
 }
@@ -277,10 +329,16 @@ TestEvent *host_deliver_with(
                 .body_len = body ? strlen(body) : 0,
                 .body_fd = -1,
         };
+
+        return host_deliver_parts(host, object, &parts);
+}
+
+TestEvent *host_deliver_parts(Host *host, TestObject *object, RequestParts *parts)
+{
         Request *request = NULL;
         TestEvent *event;
 
-        assert_int_equal(request_new(&parts, &request), 0);
+        assert_int_equal(request_new(parts, &request), 0);
         event = event_new(host, object, request);
         response_set_consumer(event->runtime.response, &event_consumer, event);
         host->runtime->vtable->deliver(host->runtime, &event->runtime);

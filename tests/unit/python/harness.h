@@ -41,7 +41,7 @@ struct Host {
         Runtime *runtime;
         RuntimeConfig config;
         Manifest manifest;
-        bool loaded, stopped;
+        bool loaded, stopping, stopped;
         char *error;
         List events;
         TestObject objects[8];
@@ -57,12 +57,22 @@ void host_start(Host *host, const char *app_name, unsigned runners_max);
 /* Stops, unloads and frees all. */
 void host_stop(Host *host);
 void host_release(Host *host);
+/* The parts of the above: host_start() and host_stop() do the rest. */
+void host_begin_start(Host *host, const char *app_name, unsigned runners_max);
+void host_begin_stop(Host *host);
+
+void host_evict(Host *host, TestObject *object);
+/* The event of the last call. */
+TestEvent *host_get_call(Host *host);
+/* Of a text answer. */
+size_t host_count_lines(TestEvent *event);
 
 TestObject *host_get_object(Host *host, unsigned class_index, const char *name);
 /* object may be NULL. body is copied. */
 TestEvent *host_deliver(Host *host, TestObject *object, const char *path);
 TestEvent *host_deliver_with(
         Host *host, TestObject *object, const char *method, const char *path, const char *body);
+TestEvent *host_deliver_parts(Host *host, TestObject *object, RequestParts *parts);
 void host_read(TestEvent *event); /* reads from now on */
 
 /* Runs the loop until *condition, at most 20 s. */

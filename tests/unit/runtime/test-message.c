@@ -278,6 +278,30 @@ static void a_full_queue_tells_when_half_of_it_is_free(void **state)
         response_unref(response);
 }
 
+static void what_comes_while_a_chunk_is_popped_comes_after_it(void **state)
+{
+        Watch watch = { .push = 1 };
+        Response *response = new_response(&watch);
+        Chunk *chunk;
+
+        response_start(response, new_head());
+        response_push(response, new_big_chunk(RESPONSE_QUEUE_MAX));
+        /* A consumer that takes whatever it is told of, and that is popping by itself now. */
+        watch.pop = true;
+        watch.changes = 0;
+        chunk = response_pop(response);
+        assert_int_equal(watch.rooms, 1);
+        assert_int_equal(watch.changes, 0);
+        assert_int_equal(chunk->len, RESPONSE_QUEUE_MAX);
+        chunk_free(chunk);
+        chunk = response_pop(response);
+        assert_memory_equal(chunk->data, "again", 5);
+        chunk_free(chunk);
+        response_end(response);
+        assert_int_equal(watch.changes, 1);
+        response_unref(response);
+}
+
 static void changes_made_while_the_consumer_looks_do_not_nest(void **state)
 {
         Watch watch = { .push = 3 };
@@ -481,6 +505,7 @@ int main(void)
                 cmocka_unit_test(a_finished_response_changes_once),
                 cmocka_unit_test(an_empty_finish_is_drained_at_once),
                 cmocka_unit_test(a_full_queue_tells_when_half_of_it_is_free),
+                cmocka_unit_test(what_comes_while_a_chunk_is_popped_comes_after_it),
                 cmocka_unit_test(changes_made_while_the_consumer_looks_do_not_nest),
                 cmocka_unit_test(an_abort_drops_what_is_queued_and_silences_the_producer),
                 cmocka_unit_test(an_abort_after_the_end_changes_nothing),

@@ -204,20 +204,18 @@ def stream(event):
         for i in range(n):
             event.write(bytes([i % 251]) * 65536)
             LOG.append(f"piece {i}")
-    except BrokenPipeError as error:
-        LOG.append(f"broken: {error}")
-        raise SystemError from error if argument(event) == "0" else None
+    except BrokenPipeError:
+        LOG.append(f"broken {event.cancelled}")
+        return True
     event.end()
     return True
 
 
-def stream_until_broken(event):
-    event.start(200, [])
-    try:
-        while True:
-            event.write(b"x" * 65536)
-    except BrokenPipeError:
-        LOG.append("broken")
+def big(event):
+    """One write that is larger than all queues."""
+    event.start(200, [], 1 << 20)
+    event.write(bytes(range(256)) * 4096)
+    event.end()
     return True
 
 
@@ -358,6 +356,37 @@ def forget(event):
     call.cancel()
     event.state = lambda event: answer(event, f"{call.state} {call.error}")
     return False
+
+
+def signals(event):
+    with open("/proc/thread-self/status") as status:
+        blocked = next(line for line in status if line.startswith("SigBlk"))
+    blocked = int(blocked.split()[1], 16)
+    return answer(event, " ".join(str(blocked >> signal - 1 & 1) for signal in (1, 2, 15, 17, 11)))
+
+
+def flush(event):
+    """Answers, and goes on until /unblock."""
+    answer(event, "flushed")
+    event.flush()
+    with _durabled.blocking():
+        BUSY.wait()
+    return True
+
+
+def answer_and_block(event):
+    answer(event, "before it blocks")
+    with _durabled.blocking():
+        BUSY.wait()
+    return True
+
+
+def keep(event):
+    """Leaves a call, and a callable that is to be told of its end."""
+    call = target(event)
+    call.wake = lambda call: LOG.append("never")
+    LOG.append(call)
+    return answer(event, "kept")
 
 
 def open_object(event):

@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/unit/python/harness.h"
+
+#include "lib/base/file.h"
+
+static void start(Host *host, unsigned runners_max)
+{
+        host_start(host, "test", runners_max);
+        if (host->error)
+                fail_msg("%s", host->error);
+}
+
+static unsigned count_runners(Host *host)
+{
+        RuntimeStats stats;
+
+        host->runtime->vtable->get_stats(host->runtime, &stats);
+        return stats.runners;
+}
+
+static void one_runner_is_enough_for_work_that_does_not_wait(void **state)
+{
+        TestEvent *last = NULL;
+        RuntimeStats stats;
+        Host host;
+
+        start(&host, 0);
+        for (unsigned i = 0; i < 200; i++)
+                last = host_deliver(&host, NULL, "/hello");
+        host_run_until_done(&host, last);
+        host.runtime->vtable->get_stats(host.runtime, &stats);
+        assert_int_equal(stats.events, 200);
+        assert_int_equal(stats.runners, 1);
+        assert_int_equal(stats.queued, 0);
+        assert_true(stats.busy_ns > 0);
+        host_stop(&host);
+}
+
+static void a_busy_event_does_not_keep_others_waiting(void **state)
+{
+        TestEvent *busy, *hello;
+        Host host;
+
+        start(&host, 0);
+        busy = host_deliver(&host, NULL, "/busy/400");
+        hello = host_deliver(&host, NULL, "/hello");
+        host_run_until_answered(&host, hello);
+        assert_int_equal(busy->n_done, 0);
+        assert_int_equal(count_runners(&host), 2);
+        host_run_until_done(&host, busy);
+        host_stop(&host);
+}
+
+static void who_sleeps_without_a_word_loses_the_baton(void **state)
+{
+        TestEvent *sleeps[3], *hello;
+        Host host;
+
+        start(&host, 0);
+        for (unsigned i = 0; i < 3; i++)
+                sleeps[i] = host_deliver(&host, NULL, "/sleep/400");
+        hello = host_deliver(&host, NULL, "/hello");
+        host_run_until_answered(&host, hello);
+        assert_int_equal(sleeps[0]->n_done + sleeps[1]->n_done + sleeps[2]->n_done, 0);
+        assert_int_equal(count_runners(&host), 4);
+        for (unsigned i = 0; i < 3; i++)
+                host_run_until_done(&host, sleeps[i]);
+        host_stop(&host);
+}
+
+static void who_blocks_gives_the_baton_up(void **state)
+{
+        TestEvent *blocks;
+        Host host;
+
+        start(&host, 0);
+        blocks = host_deliver(&host, NULL, "/block");
+        assert_answer(&host, "/hello", 200, "hello");
+        assert_int_equal(blocks->n_done, 0);
+        assert_answer(&host, "/unblock", 200, "unblocked");
+        host_run_until_done(&host, blocks);
+        assert_answer(&host, "/log", 200, "block begins\nunblock\nblock ends");
+        host_stop(&host);
+}
+
+static void many_that_block_all_come_back(void **state)
+{
+        TestEvent *blocks[20];
+        Host host;
+
+        start(&host, 0);
+        for (unsigned i = 0; i < ELEMENTSOF(blocks); i++)
+                blocks[i] = host_deliver(&host, NULL, "/block");
+        assert_answer(&host, "/unblock", 200, "unblocked");
+        for (unsigned i = 0; i < ELEMENTSOF(blocks); i++) {
+                host_run_until_done(&host, blocks[i]);
+                assert_string_equal(event_get_text(blocks[i]), "blocked");
+        }
+        assert_true(count_runners(&host) <= 21);
+        host_stop(&host);
+}
+
+static void when_all_runners_hang_the_rest_is_refused(void **state)
+{
+        TestEvent *sleeps[2], *waits[2], *refused;
+        unsigned retry_after;
+        Host host;
+
+        start(&host, 2);
+        for (unsigned i = 0; i < 2; i++)
+                sleeps[i] = host_deliver(&host, NULL, "/sleep/500");
+        for (unsigned i = 0; i < 2; i++)
+                waits[i] = host_deliver(&host, NULL, "/hello");
+        /* Long enough for both to have lost the baton, which somebody waits for. */
+        host_run_for(&host, 150 * NSEC_PER_MSEC);
+        refused = host_deliver(&host, NULL, "/hello");
+        assert_int_equal(refused->n_done, 0);
+        host_run_until_done(&host, refused);
+        assert_int_equal(response_get_abort(refused->runtime.response, &retry_after, NULL), 503);
+        assert_int_equal(retry_after, 1);
+        assert_int_equal(sleeps[0]->n_done + sleeps[1]->n_done, 0);
+        for (unsigned i = 0; i < 2; i++) {
+                host_run_until_done(&host, sleeps[i]);
+                host_run_until_done(&host, waits[i]);
+                assert_string_equal(event_get_text(waits[i]), "hello");
+        }
+        assert_answer(&host, "/hello", 200, "hello");
+        host_stop(&host);
+}
+
+static void stopping_waits_for_what_hangs(void **state)
+{
+        TestEvent *sleeps, *hello;
+        Host host;
+
+        start(&host, 0);
+        sleeps = host_deliver(&host, NULL, "/sleep/200");
+        hello = host_deliver(&host, NULL, "/hello");
+        host_run_until_done(&host, hello);
+        host_begin_stop(&host);
+        host_run_until_set(&host, &host.stopped);
+        assert_string_equal(event_get_text(sleeps), "slept");
+        host_stop(&host);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(one_runner_is_enough_for_work_that_does_not_wait),
+                cmocka_unit_test(a_busy_event_does_not_keep_others_waiting),
+                cmocka_unit_test(who_sleeps_without_a_word_loses_the_baton),
+                cmocka_unit_test(who_blocks_gives_the_baton_up),
+                cmocka_unit_test(many_that_block_all_come_back),
+                cmocka_unit_test(when_all_runners_hang_the_rest_is_refused),
+                cmocka_unit_test(stopping_waits_for_what_hangs),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
