@@ -81,21 +81,32 @@ PyObject *guest_get_object(PythonRuntime *python, RuntimeObject *object)
 void guest_evict(PythonRuntime *python, RuntimeObject *object,
         void (*evicted)(RuntimeObject *object, void *data), void *data)
 {
-        Guest *guest = object->guest;
-        bool known = guest;
+        /* While the interpreter ends, what objects it has is the first runner's business. */
+        bool closing = python->state == PYTHON_CLOSING;
+        bool known = !closing && object->guest;
+        Guest *guest = known ? object->guest : guest_new(python, object);
 
-        if (!known) {
-                guest = guest_new(python, object);
-                if (!guest) {
-                        evicted(object, data);
-                        return;
-                }
+        if (!guest) {
+                evicted(object, data);
+                return;
         }
         guest->evicted = evicted;
         guest->evicted_data = data;
         python->n_evicting++;
-        if (!known || !runners_push(python->runners, &guest->work))
+        if (closing)
+                list_append(&python->late_evictions, &guest->link);
+        else if (!known)
                 ring_defer(python->config->ring, &guest->post);
+        else if (!runners_push(python->runners, &guest->work))
+                dd_unreachable();
+}
+
+void guest_tell_late(PythonRuntime *python)
+{
+        List *link;
+
+        while ((link = list_pop(&python->late_evictions)))
+                guest_tell_evicted(&list_entry(link, Guest, link)->post);
 }
 
 void guest_drop_all(PythonRuntime *python)

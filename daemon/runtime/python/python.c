@@ -139,6 +139,7 @@ static void python_tell_stopped(RingPost *post)
         while ((link = list_first(&python->calls)))
                 call_abandon(list_entry(link, Call, link));
         python_set_state(python, PYTHON_STOPPED);
+        guest_tell_late(python);
         python->stopped(&python->runtime, python->stopped_data);
 }
 
@@ -172,6 +173,7 @@ static int python_load(const RuntimeConfig *config,
         python->stopped_post.fn = python_tell_stopped;
         list_init(&python->jobs);
         list_init(&python->calls);
+        list_init(&python->late_evictions);
         list_init(&python->guests);
         list_init(&python->kept_calls);
         python_runtime = python;

@@ -27,7 +27,7 @@ typedef struct PythonRuntime {
         Runners *runners;
         /* Loop thread. */
         PythonState state;
-        List jobs, calls;
+        List jobs, calls, late_evictions;
         unsigned n_jobs, n_evicting;
         uint64_t events;
         void (*loaded)(Runtime *runtime, const char *error, void *data);
@@ -66,5 +66,7 @@ PyObject *guest_get_object(PythonRuntime *python, RuntimeObject *object);
 /* Loop thread. */
 void guest_evict(PythonRuntime *python, RuntimeObject *object,
         void (*evicted)(RuntimeObject *object, void *data), void *data);
+/* Loop thread: what was evicted while the interpreter ended. */
+void guest_tell_late(PythonRuntime *python);
 /* At the end, with the GIL: lets go of all. */
 void guest_drop_all(PythonRuntime *python);

@@ -196,6 +196,20 @@ static void an_object_that_had_no_event_is_evicted_as_well(void **state)
         assert_answer(host, "/log", 200, "");
 }
 
+static void an_object_may_be_evicted_while_the_runtime_stops(void **state)
+{
+        Host *host = *state;
+        TestObject *a = host_get_object(host, 0, "a"), *b = host_get_object(host, 0, "b");
+        TestEvent *event = host_deliver(host, a, "/count");
+
+        host_run_until_done(host, event);
+        host_begin_stop(host);
+        host_evict(host, a);
+        host_evict(host, b);
+        host_run_until_set(host, &host->stopped);
+        host_evict(host, a);
+}
+
 static void an_object_that_cannot_be_opened_is_an_os_error(void **state)
 {
         Host *host = *state;
@@ -367,6 +381,8 @@ int main(void)
                         an_object_keeps_its_python_side_until_it_is_evicted, start, stop),
                 cmocka_unit_test_setup_teardown(
                         an_object_that_had_no_event_is_evicted_as_well, start, stop),
+                cmocka_unit_test_setup_teardown(
+                        an_object_may_be_evicted_while_the_runtime_stops, start, stop),
                 cmocka_unit_test_setup_teardown(
                         an_object_that_cannot_be_opened_is_an_os_error, start, stop),
                 cmocka_unit_test_setup_teardown(runners_take_no_signals, start, stop),
