@@ -21,6 +21,7 @@
 #include <sys/signalfd.h>
 
 #define DRAIN_DEFAULT_NS (10 * NSEC_PER_SEC)
+#define BOOT_TIMEOUT_MS 10000
 
 typedef struct Worker {
         Ring *ring;
@@ -164,7 +165,9 @@ static int worker_boot(Worker *worker)
         size_t n_fds = 0;
         int r;
 
-        r = boot_receive(worker->boot_fd, &boot, fds, BOOT_FDS_MAX, &n_fds);
+        r = boot_wait(worker->boot_fd, BOOT_TIMEOUT_MS);
+        if (!r)
+                r = boot_receive(worker->boot_fd, &boot, fds, BOOT_FDS_MAX, &n_fds);
         if (r) {
                 log_error("no boot message on descriptor %d (%s): durabled starts this program",
                         BOOT_FD, strerror(-r));
