@@ -15,7 +15,7 @@
 #define SD_JOURNAL_SUPPRESS_LOCATION
 #include <systemd/sd-journal.h>
 
-#define LINE_MAX_BYTES 4096
+#define LINE_MAX_BYTES 16384
 #define STDERR_MAX_BYTES ((size_t)4 * LINE_MAX_BYTES) /* with escapes and fields */
 #define FIELDS_MAX 16
 #define NAME_MAX_BYTES 64
