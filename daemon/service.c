@@ -405,7 +405,7 @@ static int load_manifest(Service *service)
         else
                 r = manifest_parse(buf_slice(&text), &service->manifest, &error);
         if (r > 0) {
-                log_error("%s:%u: %s", path, error.line, error.message);
+                log_error("%s:%u: %s: %s", path, error.line, error.key, error.message);
                 r = -EINVAL;
         }
         buf_done(&text);

@@ -38,6 +38,7 @@ typedef struct Dev {
         Watch *watch;
         char *skip[3];
         int signal_fd;
+        bool interrupted;
         pid_t daemon;
         int daemon_status;
 } Dev;
@@ -255,11 +256,19 @@ static int count_workers(Dev *dev, const char *state, int *ret_all)
         return n;
 }
 
+/* Takes the next signal that asks us to end; those of children that ended are passed over. */
 static bool dev_is_interrupted(Dev *dev, int wait_ms)
 {
         struct pollfd wait = { .fd = dev->signal_fd, .events = POLLIN };
+        struct signalfd_siginfo info;
 
-        return poll(&wait, 1, wait_ms) > 0;
+        if (dev->interrupted)
+                return true;
+        if (poll(&wait, 1, wait_ms) > 0 &&
+                read(dev->signal_fd, &info, sizeof info) == sizeof info &&
+                info.ssi_signo != SIGCHLD)
+                dev->interrupted = true;
+        return dev->interrupted;
 }
 
 /* 0 ready, EXIT_FAILED: the daemon ended, was interrupted, or an app cannot be loaded. */
@@ -285,7 +294,7 @@ static int dev_wait(Dev *dev)
 static void print_admin(Dev *dev)
 {
         _cleanup_(free_p) char *path = path_join(dev->state, "admin-password");
-        Buf password = BUF_INIT(256);
+        Buf password = BUF_INIT(0);
         unsigned status = 0;
         int r;
 
@@ -379,14 +388,11 @@ static void dev_serve(Dev *dev)
                 { .fd = dev->watch ? watch_get_fd(dev->watch) : -1, .events = POLLIN },
         };
 
-        for (;;) {
-                struct signalfd_siginfo info;
+        while (!dev->interrupted && !dev_daemon_ended(dev)) {
                 int n = poll(wait, 2, *changed ? QUIET_MS : -1);
 
-                if (n > 0 && wait[0].revents &&
-                        read(dev->signal_fd, &info, sizeof info) == sizeof info &&
-                        (info.ssi_signo != SIGCHLD || dev_daemon_ended(dev)))
-                        return;
+                if (n > 0 && wait[0].revents)
+                        (void)dev_is_interrupted(dev, 0);
                 if (n > 0 && wait[1].revents && watch_read(dev->watch, name, sizeof name))
                         memcpy(changed, name, sizeof changed);
                 if (n == 0 && *changed) {

@@ -40,8 +40,8 @@ static int read_manifest(Project *project)
                 r = manifest_parse(buf_slice(&text), &project->manifest, &error);
         buf_done(&text);
         if (r > 0)
-                fprintf(stderr, "%s:%u:%u: error: %s\n", path, error.line, error.column,
-                        error.message);
+                fprintf(stderr, "%s:%u: error: %s%s%s\n", path, error.line, error.key,
+                        *error.key ? ": " : "", error.message);
         return r ? EXIT_FAILED : 0;
 }
 

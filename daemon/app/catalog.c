@@ -67,6 +67,8 @@ int catalog_open(const char *path, Catalog **ret)
 
 Catalog *catalog_close(Catalog *catalog)
 {
+        if (!catalog)
+                return NULL;
         db_close(catalog->db);
         free(catalog);
         return NULL;

@@ -311,6 +311,14 @@ static int output_framing(Conn *conn, unsigned status, int64_t length)
         return 0;
 }
 
+static bool head_has(const ResponseHead *head, Slice name)
+{
+        for (size_t i = 0; i < head->n_headers; i++)
+                if (slice_equal_case(head->headers[i].name, name))
+                        return true;
+        return false;
+}
+
 static int output_head(Conn *conn, const ResponseHead *head, int64_t length)
 {
         const EdgeHandler *handler = conn->edge->options.handler;
@@ -322,7 +330,8 @@ static int output_head(Conn *conn, const ResponseHead *head, int64_t length)
                 r = output_framing(conn, head->status, length);
         if (r == 0)
                 r = output_header(bytes, SLICE("Date"), slice_of(edge_get_date(conn->edge), 29));
-        if (r == 0)
+        /* What comes from another worker, or from an app that names itself, has one already. */
+        if (r == 0 && conn->peer.origin != EDGE_INTERNAL && !head_has(head, SLICE("Server")))
                 r = buf_append_slice(bytes, SLICE("Server: durabled\r\n"));
         if (r == 0 && conn->last)
                 r = buf_append_slice(bytes, SLICE("Connection: close\r\n"));

@@ -119,17 +119,18 @@ static int bind_failed(const char *name, int error, ListenerError *ret_error)
         return LISTENER_E_BIND;
 }
 
+/* shared: with others of this user, by SO_REUSEPORT. */
 static int socket_bind(const struct sockaddr_storage *address, socklen_t len, const char *device,
-        int backlog, int *ret)
+        bool shared, int backlog, int *ret)
 {
         _cleanup_(close_p) int fd = -1;
-        const int one = 1;
+        const int one = 1, share = shared;
 
         fd = socket(address->ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         if (fd < 0)
                 return -errno;
         if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) < 0 ||
-                setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one)) < 0)
+                setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &share, sizeof(share)) < 0)
                 return -errno;
         if (address->ss_family == AF_INET6 &&
                 setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one)) < 0)
@@ -163,7 +164,7 @@ static int group_bind(ListenerGroup *group, const ListenerOptions *options, cons
                 return -ENOMEM;
         for (size_t i = 0; i < options->n_slots; i++) {
                 r = socket_bind(
-                        &group->address, group->address_len, device, backlog, &group->fds[i]);
+                        &group->address, group->address_len, device, true, backlog, &group->fds[i]);
                 if (r < 0) {
                         r = bind_failed(group->name, -r, error);
                         group_done(group);
@@ -262,6 +263,27 @@ static int open_prefix(Listener *listener, const ListenerOptions *options, Liste
         return 0;
 }
 
+/*
+ * Another daemon of the same user would share the port with us, by SO_REUSEPORT and unnoticed: a
+ * socket that shares with nobody finds out.
+ */
+static int probe_public(const char *text, ListenerError *error)
+{
+        struct sockaddr_storage address = { 0 };
+        _cleanup_(close_p) int fd = -1;
+        char name[80];
+        socklen_t len;
+        int r;
+
+        if (!listener_parse_address(text, &address, &len))
+                return 0; /* open_public() says what is wrong */
+        r = socket_bind(&address, len, NULL, false, 1, &fd);
+        if (r != -EADDRINUSE)
+                return 0;
+        listener_format_address(&address, name, sizeof(name));
+        return bind_failed(name, -r, error);
+}
+
 static int open_public(
         Listener *listener, const char *text, const ListenerOptions *options, ListenerError *error)
 {
@@ -294,6 +316,11 @@ int listener_open(const ListenerOptions *options, Listener **ret, ListenerError 
         listener->groups = calloc(options->n_listen + 2, sizeof(*listener->groups));
         if (!listener->groups)
                 return -ENOMEM;
+        for (size_t i = 0; i < options->n_listen; i++) {
+                r = probe_public(options->listen[i], error);
+                if (r != 0)
+                        return r;
+        }
         for (size_t i = 0; i < options->n_listen; i++) {
                 r = open_public(listener, options->listen[i], options, error);
                 if (r != 0)

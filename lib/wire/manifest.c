@@ -881,6 +881,8 @@ int manifest_parse(Slice text, Manifest **ret, ManifestError *error)
 
 Manifest *manifest_free(Manifest *manifest)
 {
+        if (!manifest)
+                return NULL;
         for (size_t i = 0; i < manifest->n_compatibility_flags; i++)
                 free(manifest->compatibility_flags[i]);
         for (size_t i = 0; i < manifest->n_bindings; i++) {

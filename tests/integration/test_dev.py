@@ -73,7 +73,7 @@ class Dev(unittest.TestCase):
             self.eventually(daemon, "mended")
 
     def test_a_key_that_is_not_supported_is_named_with_its_line(self):
-        self.write("wrangler.jsonc", MANIFEST.replace("EXTRA", '"kv_namespaces": []'))
+        self.write("wrangler.jsonc", MANIFEST.replace("EXTRA", '"kv_namespaces": [{"binding": "KV", "id": "1"}]'))
         result = self.run_dev()
         self.assertEqual(result.returncode, 1)
         self.assertIn("wrangler.jsonc:5", result.stderr)
@@ -106,7 +106,7 @@ class Dev(unittest.TestCase):
                 second.start(wait=False)
                 self.assertNotEqual(second.process.wait(60), 0)
                 self.assertIn(str(first.port), second.read_output())
-                self.assertIn("in use", second.read_output())
+                self.assertIn("another process listens there", second.read_output())
             finally:
                 second.__exit__()
 

@@ -50,13 +50,16 @@ def _set_path(app: App, source: str) -> None:
     sys.path[:] = ours + [p for p in sys.path if p not in ours]
     sys.dont_write_bytecode = not app.development
     importlib.invalidate_caches()
+    if app.development:
+        imports.watch_sources(app.directory, os.path.join(source, "vendor"))
 
 
 def _import_main(path: str) -> Any:
     name = os.path.basename(path)[: -len(".py")]
     if not name.isidentifier():
         name = "__durabled_main__"
-    spec = importlib.util.spec_from_file_location(name, path)
+    loader = imports.FreshLoader(name, path) if current.app.development else None
+    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:

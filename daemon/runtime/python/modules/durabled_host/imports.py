@@ -62,6 +62,36 @@ class _Loader:
         return getattr(self._loader, name)
 
 
+class FreshLoader(importlib.machinery.SourceFileLoader):
+    """Compiles a source file at each import.
+
+    Cached bytecode is judged by the source's size and the second of its last change: an edit that is
+    made right after a reload can look unchanged.
+    """
+
+    def path_stats(self, path):
+        raise OSError(f"{path}: no bytecode is kept")
+
+
+def watch_sources(directory: str, vendored: str) -> None:
+    """Modules below directory, but not below vendored, are always loaded from their source."""
+    directory, vendored = os.path.abspath(directory), os.path.abspath(vendored)
+    extensions = (importlib.machinery.ExtensionFileLoader, importlib.machinery.EXTENSION_SUFFIXES)
+
+    def hook(path):
+        path = os.path.abspath(path)
+        if not _is_below(path, directory) or _is_below(path, vendored) or not os.path.isdir(path):
+            raise ImportError(f"{path} is not the app's own", path=path)
+        return importlib.machinery.FileFinder(path, (FreshLoader, [".py"]), extensions)
+
+    sys.path_hooks.insert(0, hook)
+    sys.path_importer_cache.clear()
+
+
+def _is_below(path: str, directory: str) -> bool:
+    return path == directory or path.startswith(directory + os.sep)
+
+
 _MISSING = (
     'The manifest says "durabled": {"django_cf": "vendored"}, and there is no django_cf among the '
     "app's dependencies: add django-cf to them, or remove the setting to use durabled's own."
