@@ -95,6 +95,8 @@ typedef struct RuntimeHost {
 typedef struct RuntimeLimits {
         unsigned runners_max; /* threads; default 64 */
         unsigned baton_ms; /* after which another runner may start beside a busy one; default 5 */
+        unsigned stall_ms; /* after which events are refused when no runner takes any; default
+                              10,000 */
 } RuntimeLimits;
 
 typedef struct RuntimeConfig {

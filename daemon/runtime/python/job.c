@@ -268,6 +268,32 @@ void job_cancel(Job *job)
 
 static void job_work(Work *work);
 
+/* Ends an event that has not begun, without Python. With the lock. */
+static void job_note_refusal(Job *job, const char *message)
+{
+        job->notes.abort_status = 503;
+        job->notes.retry_after = 1;
+        job->notes.abort_message = strdup(message);
+        job->notes.step = JOB_STEP_DONE;
+}
+
+static const char busy_message[] = "All runners are busy: try again later.";
+
+/* Nobody has run it and nobody else can: began is the runner's, and the queue has let go of it. */
+static bool job_refuse(Work *work)
+{
+        Job *job = CONTAINER_OF(work, Job, work);
+
+        if (job->began)
+                return false;
+        job->over = true;
+        pthread_mutex_lock(&job->lock);
+        job_note_refusal(job, busy_message);
+        job_post(job);
+        pthread_mutex_unlock(&job->lock);
+        return true;
+}
+
 static Job *job_new(PythonRuntime *python, RuntimeEvent *event)
 {
         Job *job = calloc(1, sizeof *job);
@@ -281,6 +307,7 @@ static Job *job_new(PythonRuntime *python, RuntimeEvent *event)
         job->event = event;
         job->state = JOB_EXECUTING;
         job->work.run = job_work;
+        job->work.refuse = job_refuse;
         job->post.fn = job_run_post;
         list_init(&job->work.link);
         list_init(&job->link);
@@ -292,7 +319,7 @@ static Job *job_new(PythonRuntime *python, RuntimeEvent *event)
 
 void job_deliver(PythonRuntime *python, RuntimeEvent *event)
 {
-        bool stopping = python->state >= PYTHON_STOPPING;
+        const char *refusal = NULL;
         Job *job = job_new(python, event);
 
         if (!job) {
@@ -305,19 +332,19 @@ void job_deliver(PythonRuntime *python, RuntimeEvent *event)
         python->n_jobs++;
         python->events++;
         response_set_producer(event->response, &job_producer, job);
-        if (!stopping && !response_is_cancelled(event->response) &&
-                !runners_is_saturated(python->runners)) {
-                if (!runners_push(python->runners, &job->work))
-                        dd_unreachable();
+        if (python->load_error)
+                refusal = "The app could not be loaded.";
+        else if (python->state >= PYTHON_STOPPING)
+                refusal = "The app is being stopped.";
+        else if (response_is_cancelled(event->response))
+                refusal = "The request was cancelled.";
+        else if (runners_is_saturated(python->runners))
+                refusal = busy_message;
+        if (!refusal && runners_push(python->runners, &job->work))
                 return;
-        }
-        /* Refused, but never from inside this call. */
+        /* Never from inside this call. */
         pthread_mutex_lock(&job->lock);
-        job->notes.abort_status = 503;
-        job->notes.retry_after = 1;
-        job->notes.abort_message = strdup(
-                stopping ? "The app is being stopped." : "All runners are busy: try again later.");
-        job->notes.step = JOB_STEP_DONE;
+        job_note_refusal(job, refusal);
         job->posted = true;
         job_ref(job);
         pthread_mutex_unlock(&job->lock);

@@ -223,9 +223,10 @@ static PyObject *module_stats(PyObject *module, PyObject *args)
         RunnersStats stats;
 
         runners_get_stats(python_runtime->runners, &stats);
-        return Py_BuildValue("{s:K,s:I,s:I,s:I,s:K}", "busy_ns", (unsigned long long)stats.busy_ns,
-                "runners", stats.runners, "busy", stats.busy, "queued", stats.queued, "revoked",
-                (unsigned long long)stats.revoked);
+        return Py_BuildValue("{s:K,s:I,s:I,s:I,s:K,s:K}", "busy_ns",
+                (unsigned long long)stats.busy_ns, "runners", stats.runners, "busy", stats.busy,
+                "queued", stats.queued, "revoked", (unsigned long long)stats.revoked, "refused",
+                (unsigned long long)stats.refused);
 }
 
 static PyMethodDef module_methods[] = {

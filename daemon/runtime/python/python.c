@@ -10,6 +10,7 @@
 
 #define RUNNERS_MAX 64u
 #define BATON_MS 5u
+#define STALL_MS 10000u
 
 PythonRuntime *python_runtime;
 
@@ -156,8 +157,8 @@ void python_settle(PythonRuntime *python)
 static int python_load(const RuntimeConfig *config,
         void (*loaded)(Runtime *runtime, const char *error, void *data), void *data, Runtime **ret)
 {
+        const RuntimeLimits *limits = &config->limits;
         PythonRuntime *python;
-        unsigned baton_ms = config->limits.baton_ms ? config->limits.baton_ms : BATON_MS;
         int r;
 
         if (python_runtime)
@@ -179,9 +180,11 @@ static int python_load(const RuntimeConfig *config,
         python_runtime = python;
         r = runners_new(
                 &(RunnersOptions){
-                        .runners_max = config->limits.runners_max ? config->limits.runners_max
-                                                                  : RUNNERS_MAX,
-                        .baton_ns = baton_ms * NSEC_PER_MSEC,
+                        .runners_max = limits->runners_max ? limits->runners_max : RUNNERS_MAX,
+                        .baton_ns =
+                                (limits->baton_ms ? limits->baton_ms : BATON_MS) * NSEC_PER_MSEC,
+                        .stall_ns =
+                                (limits->stall_ms ? limits->stall_ms : STALL_MS) * NSEC_PER_MSEC,
                         .open = python_open,
                         .close = python_close,
                         .closed = python_closed,

@@ -42,7 +42,8 @@ struct Runners {
         Runner *holder; /* the ACTIVE one */
         List queue, idle, returning;
         unsigned queued, n_runners, n_busy;
-        uint64_t busy_ns, revoked;
+        uint64_t busy_ns, revoked, refused;
+        uint64_t stalled_since; /* nobody can take what is queued; 0: somebody can */
         Runner *all[];
 };
 
@@ -333,21 +334,62 @@ static bool monitor_has_demand(const Runners *runners)
         return runners->queued || !list_is_empty(&runners->returning);
 }
 
+/* Takes what can be refused out of the queue and refuses it. With the lock, given up meanwhile. */
+static void monitor_refuse(Runners *runners)
+{
+        List refused = LIST_INIT(refused), *link;
+
+        list_for_each_safe(queued, &runners->queue) {
+                if (!list_entry(queued, Work, link)->refuse)
+                        continue;
+                list_unlink(queued);
+                list_append(&refused, queued);
+                runners->queued--;
+        }
+        pthread_mutex_unlock(&runners->lock);
+        while ((link = list_pop(&refused))) {
+                Work *work = list_entry(link, Work, link);
+                bool done = work->refuse(work);
+
+                pthread_mutex_lock(&runners->lock);
+                if (done) {
+                        runners->refused++;
+                } else {
+                        list_append(&runners->queue, &work->link);
+                        runners->queued++;
+                }
+                pthread_mutex_unlock(&runners->lock);
+        }
+        pthread_mutex_lock(&runners->lock);
+}
+
 /* With the lock. */
 static void monitor_look(Runners *runners)
 {
-        Runner *holder = runners->holder;
+        Runner *holder = runners->holder, *next;
+        uint64_t now;
 
-        if (!monitor_has_demand(runners))
+        if (!monitor_has_demand(runners) || (holder && !holder->working)) {
+                runners->stalled_since = 0;
                 return;
+        }
+        now = clock_monotonic_ns();
         if (holder) {
-                if (!holder->working ||
-                        clock_monotonic_ns() - holder->since < runners->options.baton_ns)
+                runners->stalled_since = 0;
+                if (now - holder->since < runners->options.baton_ns)
                         return;
                 runner_set_state(holder, RUNNER_STUCK);
                 runners->revoked++;
         }
-        runner_signal(baton_pass(runners));
+        next = baton_pass(runners);
+        if (next || !runners->opened) {
+                runner_signal(next);
+        } else if (!runners->stalled_since) {
+                runners->stalled_since = now;
+        } else if (now - runners->stalled_since >= runners->options.stall_ns) {
+                runners->stalled_since = now;
+                monitor_refuse(runners);
+        }
 }
 
 static void *monitor_main(void *data)
@@ -463,6 +505,7 @@ void runners_get_stats(Runners *runners, RunnersStats *ret)
                 .busy = runners->n_busy,
                 .queued = runners->queued,
                 .revoked = runners->revoked,
+                .refused = runners->refused,
         };
         pthread_mutex_unlock(&runners->lock);
 }

@@ -35,11 +35,18 @@ typedef struct Runners Runners;
 typedef struct Work {
         List link;
         void (*run)(struct Work *work); /* may free the work */
+        /*
+         * When no runner has taken work for stall_ns, since all of them wait for something (that
+         * may well be this work): true when it ends itself without the GIL and without being run.
+         * May be NULL. On the monitor's thread, with no lock held.
+         */
+        bool (*refuse)(struct Work *work);
 } Work;
 
 typedef struct RunnersOptions {
         unsigned runners_max;
         uint64_t baton_ns;
+        uint64_t stall_ns;
         int (*open)(void *data);   /* without the GIL; returns 0 with it, or an error without it */
         void (*close)(void *data); /* with the GIL; returns without it. Not after a failed open() */
         void (*closed)(void *data); /* the last word of the first runner */
@@ -50,6 +57,7 @@ typedef struct RunnersStats {
         uint64_t busy_ns;
         unsigned runners, busy, queued;
         uint64_t revoked; /* batons taken from a holder that kept them too long */
+        uint64_t refused; /* pieces of work that waited in vain */
 } RunnersStats;
 
 /* Starts the first runner and the monitor. */

@@ -171,7 +171,7 @@ void host_run_until_answered(Host *host, TestEvent *event)
         }
 }
 
-void host_begin_start(Host *host, const char *app_name, unsigned runners_max)
+void host_begin_start(Host *host, const char *app_name, const RuntimeLimits *limits)
 {
         static char *flags[] = { (char *)"python_workers" };
 
@@ -196,16 +196,16 @@ void host_begin_start(Host *host, const char *app_name, unsigned runners_max)
                 .n_classes = ELEMENTSOF(classes),
                 .bindings = bindings,
                 .n_bindings = ELEMENTSOF(bindings),
-                .limits = { .runners_max = runners_max },
+                .limits = limits ? *limits : (RuntimeLimits){ 0 },
                 .host = &runtime_host,
                 .host_data = host,
         };
         assert_int_equal(runtime_python.load(&host->config, host_loaded, host, &host->runtime), 0);
 }
 
-void host_start(Host *host, const char *app_name, unsigned runners_max)
+void host_start(Host *host, const char *app_name, const RuntimeLimits *limits)
 {
-        host_begin_start(host, app_name, runners_max);
+        host_begin_start(host, app_name, limits);
         host_run_until_set(host, &host->loaded);
 }
 

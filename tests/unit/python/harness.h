@@ -52,13 +52,16 @@ struct Host {
         bool hold_calls; /* events of calls are not delivered before host_release() */
 };
 
-/* app_name decides what the test's durabled_host does; runners_max 0: as it comes. */
-void host_start(Host *host, const char *app_name, unsigned runners_max);
+/* Nobody takes a baton away: who waits without giving it up waits for ever. */
+#define NO_MONITOR 600000u
+
+/* app_name decides what the test's durabled_host does; limits may be NULL. */
+void host_start(Host *host, const char *app_name, const RuntimeLimits *limits);
 /* Stops, unloads and frees all. */
 void host_stop(Host *host);
 void host_release(Host *host);
 /* The parts of the above: host_start() and host_stop() do the rest. */
-void host_begin_start(Host *host, const char *app_name, unsigned runners_max);
+void host_begin_start(Host *host, const char *app_name, const RuntimeLimits *limits);
 void host_begin_stop(Host *host);
 
 void host_evict(Host *host, TestObject *object);

@@ -3,9 +3,9 @@
 
 #include "lib/base/file.h"
 
-static void start(Host *host, unsigned runners_max)
+static void start(Host *host, const RuntimeLimits *limits)
 {
-        host_start(host, "test", runners_max);
+        host_start(host, "test", limits);
         if (host->error)
                 fail_msg("%s", host->error);
 }
@@ -24,7 +24,7 @@ static void one_runner_is_enough_for_work_that_does_not_wait(void **state)
         RuntimeStats stats;
         Host host;
 
-        start(&host, 0);
+        start(&host, NULL);
         for (unsigned i = 0; i < 200; i++)
                 last = host_deliver(&host, NULL, "/hello");
         host_run_until_done(&host, last);
@@ -41,7 +41,7 @@ static void a_busy_event_does_not_keep_others_waiting(void **state)
         TestEvent *busy, *hello;
         Host host;
 
-        start(&host, 0);
+        start(&host, NULL);
         busy = host_deliver(&host, NULL, "/busy/400");
         hello = host_deliver(&host, NULL, "/hello");
         host_run_until_answered(&host, hello);
@@ -56,7 +56,7 @@ static void who_sleeps_without_a_word_loses_the_baton(void **state)
         TestEvent *sleeps[3], *hello;
         Host host;
 
-        start(&host, 0);
+        start(&host, NULL);
         for (unsigned i = 0; i < 3; i++)
                 sleeps[i] = host_deliver(&host, NULL, "/sleep/400");
         hello = host_deliver(&host, NULL, "/hello");
@@ -73,7 +73,7 @@ static void who_blocks_gives_the_baton_up(void **state)
         TestEvent *blocks;
         Host host;
 
-        start(&host, 0);
+        start(&host, &(RuntimeLimits){ .baton_ms = NO_MONITOR });
         blocks = host_deliver(&host, NULL, "/block");
         assert_answer(&host, "/hello", 200, "hello");
         assert_int_equal(blocks->n_done, 0);
@@ -88,7 +88,7 @@ static void many_that_block_all_come_back(void **state)
         TestEvent *blocks[20];
         Host host;
 
-        start(&host, 0);
+        start(&host, NULL);
         for (unsigned i = 0; i < ELEMENTSOF(blocks); i++)
                 blocks[i] = host_deliver(&host, NULL, "/block");
         assert_answer(&host, "/unblock", 200, "unblocked");
@@ -106,7 +106,7 @@ static void when_all_runners_hang_the_rest_is_refused(void **state)
         unsigned retry_after;
         Host host;
 
-        start(&host, 2);
+        start(&host, &(RuntimeLimits){ .runners_max = 2 });
         for (unsigned i = 0; i < 2; i++)
                 sleeps[i] = host_deliver(&host, NULL, "/sleep/500");
         for (unsigned i = 0; i < 2; i++)
@@ -128,12 +128,43 @@ static void when_all_runners_hang_the_rest_is_refused(void **state)
         host_stop(&host);
 }
 
+static void what_all_runners_wait_for_in_vain_is_refused(void **state)
+{
+        TestEvent *resumed;
+        Host host;
+
+        start(&host, &(RuntimeLimits){ .runners_max = 1, .stall_ms = 100 });
+        resumed = host_deliver(&host, NULL, "/wait/1");
+        assert_answer(&host, "/go", 200, "gone");
+        host_run_until_done(&host, resumed);
+        /* The only runner waits for an event that only it could run. */
+        assert_answer(&host, "/wait_call/0/a/hello", 200,
+                "failed 503 1 All runners are busy: try again later.");
+        assert_answer(&host, "/hello", 200, "hello");
+        host_stop(&host);
+}
+
+static void what_has_begun_is_not_refused(void **state)
+{
+        TestEvent *waits, *sleeps;
+        Host host;
+
+        start(&host, &(RuntimeLimits){ .runners_max = 1, .stall_ms = 20 });
+        waits = host_deliver(&host, NULL, "/wait/1");
+        assert_answer(&host, "/hello", 200, "hello");
+        sleeps = host_deliver(&host, NULL, "/go_and_sleep/300");
+        host_run_until_done(&host, sleeps);
+        host_run_until_done(&host, waits);
+        assert_string_equal(event_get_text(waits), "went on");
+        host_stop(&host);
+}
+
 static void stopping_waits_for_what_hangs(void **state)
 {
         TestEvent *sleeps, *hello;
         Host host;
 
-        start(&host, 0);
+        start(&host, NULL);
         sleeps = host_deliver(&host, NULL, "/sleep/200");
         hello = host_deliver(&host, NULL, "/hello");
         host_run_until_done(&host, hello);
@@ -152,6 +183,8 @@ int main(void)
                 cmocka_unit_test(who_blocks_gives_the_baton_up),
                 cmocka_unit_test(many_that_block_all_come_back),
                 cmocka_unit_test(when_all_runners_hang_the_rest_is_refused),
+                cmocka_unit_test(what_all_runners_wait_for_in_vain_is_refused),
+                cmocka_unit_test(what_has_begun_is_not_refused),
                 cmocka_unit_test(stopping_waits_for_what_hangs),
         };
 

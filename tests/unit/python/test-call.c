@@ -11,7 +11,7 @@ static int start(void **state)
 {
         static Host host;
 
-        host_start(&host, "test", 0);
+        host_start(&host, "test", &(RuntimeLimits){ .baton_ms = NO_MONITOR });
         if (host.error)
                 fail_msg("%s", host.error);
         *state = &host;

@@ -12,7 +12,7 @@ static int start(void **state)
 {
         static Host host;
 
-        host_start(&host, "test", 0);
+        host_start(&host, "test", &(RuntimeLimits){ .baton_ms = NO_MONITOR });
         if (host.error)
                 fail_msg("%s", host.error);
         *state = &host;
@@ -29,10 +29,11 @@ static void what_cannot_be_loaded_says_why(void **state)
 {
         Host host;
 
-        host_start(&host, "broken", 0);
+        host_start(&host, "broken", NULL);
         assert_non_null(host.error);
         assert_non_null(strstr(host.error, "Traceback"));
         assert_non_null(strstr(host.error, "RuntimeError: the app cannot be loaded"));
+        assert_answer(&host, "/hello", 503, "The app could not be loaded.");
         host_stop(&host);
 }
 
@@ -352,7 +353,7 @@ static void stopping_while_it_loads_waits_for_the_load(void **state)
 {
         Host host;
 
-        host_begin_start(&host, "test", 0);
+        host_begin_start(&host, "test", NULL);
         host_begin_stop(&host);
         host_run_until_set(&host, &host.stopped);
         assert_true(host.loaded);

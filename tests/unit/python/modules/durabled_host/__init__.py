@@ -187,6 +187,13 @@ def go(event):
     return answer(event, "gone")
 
 
+def go_and_sleep(event):
+    """The ready one is queued behind this for longer than a stall."""
+    for waiting in list(WAITING):
+        WAITING.pop(waiting).ready()
+    return sleep(event)
+
+
 def early(event):
     """ready() before the step has ended is not lost."""
     event.ready()
