@@ -168,10 +168,14 @@ static int service_fetch(Service *service, unsigned class_index, const ObjectId 
         Request *request, Response **ret)
 {
         unsigned slot = service_get_slot_of(service, id);
+        int r;
 
         if (slot == service->boot->slot)
                 return registry_fetch(service->registry, class_index, id, name, request, ret);
-        return proxy_fetch(service->proxy, slot, class_index, id, name, request, ret);
+        r = proxy_fetch(service->proxy, slot, class_index, id, name, request, ret);
+        if (!r)
+                response_set_shard(*ret, (int)ident_get_shard(id));
+        return r;
 }
 
 static int refuse(unsigned status, const char *message, Response **ret)

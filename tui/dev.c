@@ -29,7 +29,7 @@
 #define SOCKET_FOLDER_MAX 70u
 
 typedef struct Dev {
-        const char *directory, *listen;
+        const char *directory, *listen, *steering;
         unsigned workers;
         bool create_admin, no_reload;
         char *state, *runtime, *control, *config_path;
@@ -49,6 +49,7 @@ static int dev_parse(Dev *dev, int argc, char **argv)
                 { "listen", required_argument, NULL, 'l' },
                 { "state", required_argument, NULL, 's' },
                 { "workers", required_argument, NULL, 'w' },
+                { "steering", required_argument, NULL, 't' },
                 { "create-admin", no_argument, NULL, 'a' },
                 { "no-reload", no_argument, NULL, 'n' },
                 { 0 },
@@ -70,6 +71,9 @@ static int dev_parse(Dev *dev, int argc, char **argv)
                                 return EXIT_USAGE;
                         }
                         dev->workers = (unsigned)number;
+                        break;
+                case 't':
+                        dev->steering = optarg;
                         break;
                 case 'a':
                         dev->create_admin = true;
@@ -166,9 +170,10 @@ static int dev_write_config(Dev *dev)
         if (!r)
                 r = buf_printf(&text,
                         "# written by durablectl dev at each start\n[durabled]\nstate=%s\n"
-                        "runtime=%s\nlisten=%s\nhost_modules=%s\ndevelopment=yes\nworkers=%u\n"
+                        "runtime=%s\nlisten=%s\nhost_modules=%s\ndevelopment=yes\nworkers=%"
+                        "u\nsteering=%s\n"
                         "log_level=notice\n\n[app %s]\ndirectory=%s\nvars_file=%s\n",
-                        dev->state, dev->runtime, dev->listen, modules, dev->workers,
+                        dev->state, dev->runtime, dev->listen, modules, dev->workers, dev->steering,
                         dev->project->manifest->name, dev->project->directory, vars);
         if (!r && *dev->project->python_path)
                 r = buf_printf(&text, "python_path=%s\n", dev->project->python_path);
@@ -485,7 +490,7 @@ static int dev_run(Dev *dev)
 
 int command_dev(int argc, char **argv)
 {
-        Dev dev = { .listen = "127.0.0.1:8787", .signal_fd = -1 };
+        Dev dev = { .listen = "127.0.0.1:8787", .steering = "auto", .signal_fd = -1 };
         int r;
 
         r = dev_parse(&dev, argc, argv);

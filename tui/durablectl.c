@@ -19,6 +19,7 @@ const Command commands[] = {
                 "  --state DIR          where objects and settings are kept (default "
                 "DIR/.durabled)\n"
                 "  --workers N          worker processes (default: one per core)\n"
+                "  --steering HOW       how connections find their worker: auto, address, off\n"
                 "  --create-admin       make Django's first admin and print its password\n"
                 "  --no-reload          do not watch the project's files\n\n"
                 "DIR (default: the current folder) holds wrangler.jsonc. Needs no privileges: "
