@@ -96,7 +96,7 @@ static const char *text_of(json_t *object, const char *key)
 
 static long long number_of(json_t *object, const char *key)
 {
-        return (long long)json_integer_value(json_object_get(object, key));
+        return (long long)json_number_value(json_object_get(object, key));
 }
 
 static void print_worker(const char *app, json_t *worker)

@@ -207,3 +207,38 @@ class Daemon:
             return client.get(path, headers)
         finally:
             client.close()
+
+
+class Service(Daemon):
+    """durabled itself, with a configuration file and without development."""
+
+    def __init__(self, project, settings="", **options):
+        super().__init__(project, **options)
+        self.settings = settings
+
+    def start(self, wait=True):
+        config = os.path.join(self.state, "durabled.conf")
+        name = json.loads(
+            re.sub(r"(?m)^\s*//.*$", "", open(os.path.join(self.project, "wrangler.jsonc")).read())
+            .replace(",\n}", "\n}")
+        )["name"]
+        with open(config, "w", encoding="utf-8") as file:
+            file.write(
+                f"[durabled]\nstate={self.state}\nruntime={self.state}/run\n"
+                f"listen=127.0.0.1:{self.port}\nworkers={self.workers}\n"
+                f"[app {name}]\ndirectory={self.project}\n{self.settings}"
+            )
+        os.makedirs(os.path.join(self.state, "run"), exist_ok=True)
+        self.output = open(os.path.join(self.state, "output.log"), "ab")
+        self.process = subprocess.Popen(
+            [os.path.join(BUILD, "daemon", "durabled"), "--config", config],
+            stdin=subprocess.DEVNULL, stdout=self.output, stderr=self.output,
+            env=self.environment, start_new_session=True,
+        )
+        if wait:
+            self.wait_ready()
+        return self
+
+    def token(self):
+        with open(os.path.join(self.state, "admin-token"), encoding="utf-8") as file:
+            return file.read().strip()
