@@ -72,7 +72,8 @@ class Blog(unittest.TestCase):
             browser.get(site + "/admin/blog/post/add/")
             self.fill(browser, title="Seen by a browser", body="Words with umlauts: äöü")
             # The admin's own script fills the slug in from the title.
-            self.until(browser, lambda: browser.find_element(By.NAME, "slug").get_attribute("value"))
+            slug = browser.find_element(By.NAME, "slug")
+            self.until(browser, lambda: slug.get_attribute("value"))
             browser.find_element(By.NAME, "_save").click()
             self.until(browser, lambda: "was added successfully" in browser.page_source)
             browser.get(site + "/")

@@ -73,14 +73,16 @@ class Dev(unittest.TestCase):
             self.eventually(daemon, "mended")
 
     def test_a_key_that_is_not_supported_is_named_with_its_line(self):
-        self.write("wrangler.jsonc", MANIFEST.replace("EXTRA", '"kv_namespaces": [{"binding": "KV", "id": "1"}]'))
+        extra = '"kv_namespaces": [{"binding": "KV", "id": "1"}]'
+        self.write("wrangler.jsonc", MANIFEST.replace("EXTRA", extra))
         result = self.run_dev()
         self.assertEqual(result.returncode, 1)
         self.assertIn("wrangler.jsonc:5", result.stderr)
         self.assertIn("kv_namespaces", result.stderr)
 
     def test_a_key_without_effect_is_noted(self):
-        self.write("wrangler.jsonc", MANIFEST.replace("EXTRA", '"observability": {"enabled": true}'))
+        extra = '"observability": {"enabled": true}'
+        self.write("wrangler.jsonc", MANIFEST.replace("EXTRA", extra))
         with Daemon(self.folder) as daemon:
             self.assertIn("wrangler.jsonc:5: note: observability", daemon.read_output())
 

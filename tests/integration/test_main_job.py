@@ -13,7 +13,8 @@ from daemon import FIXTURES, TEMPLATE, Daemon, copy_project
 
 
 def log_in(client, password):
-    answer = client.submit("/admin/login/?next=/admin/", {"username": "admin", "password": password})
+    fields = {"username": "admin", "password": password}
+    answer = client.submit("/admin/login/?next=/admin/", fields)
     assert answer.status == 302, f"login: {answer.status} {answer.text[:300]}"
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Connections land on the worker that owns the object: by address in the kernel, else by hand-off."""
+"""Connections land on the worker that owns the object: by address in the kernel or by hand-off."""
 
 import os
 import shutil

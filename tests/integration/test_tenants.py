@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two hundred tenants, concurrent reads and writes: nobody sees another's rows, counts are exact."""
+"""Two hundred tenants, concurrent reads and writes: no row strays, counts are exact."""
 
 import os
 import queue

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A real durabled under test: started by durablectl dev on a free port, stopped by pid.
 
-The build folder is $DURABLED_BUILD (default: build). State lives in a temporary folder that is removed
-at the end, unless the test names one of its own.
+The build folder is $DURABLED_BUILD (default: build). State lives in a temporary folder that is
+removed at the end, unless the test names one of its own.
 """
 
 import http.client
@@ -160,7 +160,8 @@ class Daemon:
         return status
 
     def read_output(self):
-        with open(os.path.join(self.state, "output.log"), encoding="utf-8", errors="replace") as log:
+        path = os.path.join(self.state, "output.log")
+        with open(path, encoding="utf-8", errors="replace") as log:
             return log.read()
 
     def wait_output(self, text, seconds=30):

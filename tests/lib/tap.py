@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs unittest files and prints TAP: python3 tests/lib/tap.py FILE...
 
-A test's name is a sentence: its method's, with blanks for underscores and without "test". Ends with 1
-when a test failed.
+A test's name is a sentence: its method's, with blanks for underscores and without "test". Ends
+with 1 when a test failed.
 """
 
 import importlib.util

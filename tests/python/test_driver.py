@@ -86,8 +86,8 @@ class Default(WorkerEntrypoint):
         pass
 
     async def forward(self, request):
-        return await self.stub("one").fetch("http://x/echo", method="POST", body=await request.bytes(),
-            headers={"x-in": "yes"})
+        return await self.stub("one").fetch("http://x/echo", method="POST",
+            body=await request.bytes(), headers={"x-in": "yes"})
 
     async def same(self, request):
         return await self.stub("one").fetch(Request("http://x/echo", method=request.method,
@@ -97,7 +97,8 @@ class Default(WorkerEntrypoint):
         async def inner(n):
             if n:
                 return await inner(n - 1)
-            return await (await self.stub("one").fetch("http://x/echo", method="PUT", body="deep")).text()
+            stub = self.stub("one")
+            return await (await stub.fetch("http://x/echo", method="PUT", body="deep")).text()
         return Response(await inner(20))
 
     async def gather(self, request):
@@ -113,7 +114,8 @@ class Default(WorkerEntrypoint):
 
     async def sleep(self, request):
         await asyncio.sleep(0.05)
-        text = await (await self.stub("one").fetch("http://x/echo", method="POST", body="after")).text()
+        stub = self.stub("one")
+        text = await (await stub.fetch("http://x/echo", method="POST", body="after")).text()
         await asyncio.sleep(0.01)
         return Response(text)
 

@@ -40,7 +40,8 @@ def cookie(event, name):
             return value.split(";")[0]
 login = get("/admin/login/")
 token = re.search(rb'csrfmiddlewaretoken" value="([^"]+)"', login.content).group(1)
-form = [("Content-Type", "application/x-www-form-urlencoded"), ("Cookie", cookie(login, "csrftoken"))]
+urlencoded = ("Content-Type", "application/x-www-form-urlencoded")
+form = [urlencoded, ("Cookie", cookie(login, "csrftoken"))]
 entered = get("/admin/login/?next=/admin/", "POST", form,
     b"username=admin&password=password&csrfmiddlewaretoken=" + token)
 found["login"] = entered.status
@@ -49,7 +50,7 @@ jar = cookie(entered, "csrftoken") or cookie(login, "csrftoken")
 page = get("/admin/blog/post/add/", headers=[("Cookie", f"{jar}; {session}")])
 found["form"] = page.status
 token = re.search(rb'csrfmiddlewaretoken" value="([^"]+)"', page.content).group(1)
-form = [("Content-Type", "application/x-www-form-urlencoded"), ("Cookie", f"{jar}; {session}")]
+form = [urlencoded, ("Cookie", f"{jar}; {session}")]
 saved = get("/admin/blog/post/add/", "POST", form, b"title=Written+%C3%BC&content=here"
     b"&pub_date_0=2026-01-02&pub_date_1=03:04:05&csrfmiddlewaretoken=" + token)
 found["saved"] = saved.status

@@ -77,7 +77,9 @@ class Sql(unittest.TestCase):
 
     def test_bindings_belong_to_the_last_statement(self):
         found = self.sql.exec(
-            "CREATE TABLE t(a); INSERT INTO t VALUES('x;y'); -- a comment;\n SELECT a, ? AS b FROM t", 7
+            "CREATE TABLE t(a); INSERT INTO t VALUES('x;y'); -- a comment;\n"
+            " SELECT a, ? AS b FROM t",
+            7,
         )
         self.assertEqual(found.toArray().to_py(), [{"a": "x;y", "b": 7}])
 

@@ -41,7 +41,8 @@ def application(environ, start_response):
         start_response("200 OK", [("Content-Type", "application/json")])
         return [json.dumps(shown).encode()]
     if path == "/cookies":
-        start_response("200 OK", [("Set-Cookie", "a=1"), ("Set-Cookie", "b=2"), ("Content-Length", "2")])
+        cookies = [("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")]
+        start_response("200 OK", [*cookies, ("Content-Length", "2")])
         return [b"o", b"k"]
     if path == "/stream":
         start_response("206 Partial", [("Content-Length", "6")])

@@ -54,7 +54,8 @@ def _id(class_index, base):
 
 
 def id_from_name(class_index, name):
-    return _id(class_index, hmac.new(_key(class_index), name.encode(), hashlib.sha256).digest()[:16])
+    digest = hmac.new(_key(class_index), name.encode(), hashlib.sha256).digest()
+    return _id(class_index, digest[:16])
 
 
 def id_new(class_index):
@@ -315,7 +316,8 @@ class Host:
         with self.lock:
             found = self.objects.get((class_index, id_hex))
             if found is None:
-                path = os.path.join(self.directory, str(class_index), id_hex[:2], id_hex + ".sqlite")
+                folder = os.path.join(self.directory, str(class_index), id_hex[:2])
+                path = os.path.join(folder, id_hex + ".sqlite")
                 class_name = self.config["classes"][class_index]
                 found = Object(class_index, class_name, id_hex, name, path)
                 self.objects[class_index, id_hex] = found

@@ -38,8 +38,8 @@ def load(config: dict) -> None:
     app.entry = _find_entry(app)
     if app.entry is None and not app.types:
         raise AppError(
-            f"{app.main} has neither a class Default(WorkerEntrypoint), nor on_fetch(request, env), "
-            "nor a durable object's class: there is nothing to run"
+            f"{app.main} has neither a class Default(WorkerEntrypoint), nor "
+            "on_fetch(request, env), nor a durable object's class: there is nothing to run"
         )
 
 

@@ -65,8 +65,8 @@ class _Loader:
 class FreshLoader(importlib.machinery.SourceFileLoader):
     """Compiles a source file at each import.
 
-    Cached bytecode is judged by the source's size and the second of its last change: an edit that is
-    made right after a reload can look unchanged.
+    Cached bytecode is judged by the source's size and the second of its last change: an edit that
+    is made right after a reload can look unchanged.
     """
 
     def path_stats(self, path):

@@ -28,7 +28,7 @@ class _Bytes(io.RawIOBase):
 
 
 class LogWriter(io.TextIOBase):
-    """A text stream without a file: a line is logged when it ends, at 16 KiB, or at flush_line()."""
+    """A text stream without a file: a line is logged at its end, at 16 KiB, or at flush_line()."""
 
     encoding = "utf-8"
     errors = "backslashreplace"

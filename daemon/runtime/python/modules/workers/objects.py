@@ -84,7 +84,9 @@ class DurableObjectNamespace:
             raise TypeError(f"This id belongs to another class than the binding {self._binding}")
         return DurableObjectStub(id)
 
-    def getByName(self, name: str, options: Any = None, **_: Any) -> "DurableObjectStub":  # noqa: N802
+    def getByName(  # noqa: N802
+        self, name: str, options: Any = None, **_: Any
+    ) -> "DurableObjectStub":
         return DurableObjectStub(self.idFromName(name))
 
     def jurisdiction(self, _name: str) -> Any:
