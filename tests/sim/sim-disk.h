@@ -78,7 +78,8 @@ void sim_disk_arm(SimDisk *sim, uint64_t n);
 void sim_disk_cut(SimDisk *sim);
 bool sim_disk_is_dead(const SimDisk *sim);
 /* All files must be closed: with -EBUSY nothing happened, the engine has leaked a handle. Cuts
- * first when it is alive. */
+ * first when it is alive. Submitted writes that nobody polled for are forgotten: cut before their
+ * memory goes. */
 int sim_disk_crash(SimDisk *sim, SimCrash how);
 
 /* Lets the clock go on, so that submitted writes come to their end. */

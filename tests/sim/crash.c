@@ -1,0 +1,389 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Crashes of the storage engine, simulated: each seed is a world, run to its end
+ *
+ * A line of TAP to each block of seeds. What fails is told with its seed, and that seed alone does
+ * the same again: crash --first-seed THAT --seeds 1 --verbose.
+ */
+
+#include "tests/sim/world.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define SEED_SECONDS 60
+#define BLOCK_SEEDS 250
+#define SEEDS_DEFAULT 100
+#define PROCESSES_MAX 64
+
+typedef struct Options {
+        uint64_t first, n;
+        unsigned processes;
+        const char *replay;
+        bool verbose, until_failure;
+} Options;
+
+#ifdef STORE_SABOTAGE
+/* lib/store/store-private.h: what the engine leaves out, in this build alone. */
+unsigned store_sabotage;
+extern unsigned store_sabotage;
+
+static const struct {
+        const char *name, *what;
+        unsigned bit;
+} sabotages[] = {
+        { "early-flush", "what was submitted counts as flushed (1)", 1 },
+        { "wal-rule", "files are written before the journal is durable (2)", 2 },
+        { "retire-sync", "segments go without a sync of the files (3)", 4 },
+        { "copy-forward", "segments go though a reader pins them (3)", 8 },
+        { "low-mark", "segments are overwritten before the mark is durable (4)", 16 },
+        { "redo-sync", "the epoch is switched before the files are synced (5)", 32 },
+        { "write-error", "a failed write of the journal counts as done (6)", 64 },
+        { "cancel", "a commit that failed is not cancelled (7)", 128 },
+        { "folder-sync", "folders of new files are not synced (3)", 256 },
+        { "crc", "a torn batch is believed", 512 },
+};
+
+static bool parse_sabotage(const char *name)
+{
+        for (size_t i = 0; i < ELEMENTSOF(sabotages); i++)
+                if (strcmp(name, sabotages[i].name) == 0) {
+                        store_sabotage = sabotages[i].bit;
+                        return true;
+                }
+        return false;
+}
+
+static int list_sabotages(void)
+{
+        for (size_t i = 0; i < ELEMENTSOF(sabotages); i++)
+                printf("%s\t%s\n", sabotages[i].name, sabotages[i].what);
+        return 0;
+}
+#else
+static bool parse_sabotage(const char *name)
+{
+        return false;
+}
+
+static int list_sabotages(void)
+{
+        return 0;
+}
+#endif
+
+static World world;
+static WorldStats total;
+
+static const char usage[] =
+        "usage: crash [--first-seed N] [--seeds N] [--replay FILE] [--processes N]\n"
+        "             [--until-failure] [--verbose]\n"
+        "       crash --list-faults | --list-sabotages\n"
+        "\n"
+        "  --first-seed N    begin with this seed (1)\n"
+        "  --seeds N         run so many (100)\n"
+        "  --replay FILE     first run the seeds of a file, one a line, # begins a comment\n"
+        "  --processes N     so many at once (1)\n"
+        "  --until-failure   end with the first failure\n"
+        "  --verbose         tell each commit and crash\n"
+        "  --sabotage NAME   leave an invariant of the engine out (a build of its own)\n"
+        "  --list-faults     the kinds of faults of the disk\n";
+
+/* Async-signal-safe: which seed it was. */
+static void on_signal(int number)
+{
+        char text[64] = "\nnot ok - died in seed ";
+        size_t len = strlen(text), end;
+        uint64_t seed = world.seed;
+        char digits[24];
+
+        end = sizeof digits;
+        do
+                digits[--end] = (char)('0' + seed % 10);
+        while ((seed /= 10) > 0);
+        memcpy(text + len, digits + end, sizeof digits - end);
+        len += sizeof digits - end;
+        text[len++] = '\n';
+        if (write(STDOUT_FILENO, text, len) < 0)
+                _exit(3);
+        signal(number, SIG_DFL);
+        raise(number);
+}
+
+static void add_stats(const WorldStats *stats)
+{
+        uint64_t *to = (uint64_t *)&total;
+        const uint64_t *from = (const uint64_t *)stats;
+
+        _Static_assert(sizeof total % sizeof *to == 0, "sums of 64 bits");
+        for (size_t i = 0; i < sizeof total / sizeof *to; i++)
+                to[i] += from[i];
+}
+
+static bool run_seed(const Options *options, uint64_t seed)
+{
+        memset(&world, 0, sizeof world);
+        world.seed = seed;
+        world.verbose = options->verbose;
+        alarm(SEED_SECONDS);
+        world_run(&world);
+        alarm(0);
+        add_stats(&world.stats);
+        if (!world.failed)
+                return true;
+        printf("# seed %llu, life %llu, step %llu: %s\n", (unsigned long long)seed,
+                (unsigned long long)world.failed_life, (unsigned long long)world.failed_step,
+                world.message);
+        fflush(stdout);
+        return false;
+}
+
+#define PRINT(_text, _value) printf("#   %-44s %llu\n", _text, (unsigned long long)(_value))
+
+static void print_total(void)
+{
+        PRINT("lives", total.lives);
+        PRINT("recoveries / cut on their way", total.recoveries);
+        PRINT("", total.recoveries_cut);
+        PRINT("power cuts with a journal write in flight", total.disk.cuts_in_flight);
+        PRINT("power cuts with un-synced data", total.disk.cuts_dirty);
+        PRINT("sectors lost", total.disk.sectors_lost);
+        PRINT("sectors kept", total.disk.sectors_kept);
+        PRINT("sectors garbled", total.disk.sectors_garbled);
+        PRINT("names lost", total.disk.names_lost);
+        PRINT("commits", total.commits);
+        PRINT("commits that failed", total.failed_commits);
+        PRINT("a full journal or disk", total.full);
+        PRINT("deletes", total.deletes);
+        PRINT("vacuums", total.vacuums);
+        PRINT("answers through the gate", total.answers);
+        PRINT("unshown entries lost", total.entries_lost);
+        PRINT("files checked without the engine", total.drains);
+        PRINT("journal batches", total.batches);
+        PRINT("copied forward", total.copies);
+        PRINT("page sets spilled to files", total.spills);
+        PRINT("cancels", total.cancels);
+        PRINT("checkpoints", total.checkpoints);
+        PRINT("segments retired", total.retired);
+        PRINT("commits redone", total.redone);
+        for (unsigned i = 0; i < _SIM_FAULT_MAX; i++) {
+                printf("#   fault %-38s %llu\n", sim_fault_get_name(i),
+                        (unsigned long long)total.disk.faults[i]);
+        }
+}
+
+static int list_faults(void)
+{
+        for (unsigned i = 0; i < _SIM_FAULT_MAX; i++)
+                printf("%s\n", sim_fault_get_name(i));
+        return 0;
+}
+
+/* The seeds of a file are a block of their own. */
+static int replay(const Options *options, unsigned *bad, unsigned *ret_n)
+{
+        FILE *file = fopen(options->replay, "re");
+        char line[256];
+
+        if (!file) {
+                fprintf(stderr, "crash: %s: %s\n", options->replay, strerror(errno));
+                return -errno;
+        }
+        while (fgets(line, sizeof line, file)) {
+                Slice rest = slice_of(line, strcspn(line, "#\n")), word;
+                uint64_t seed;
+
+                word = slice_trim(rest);
+                if (word.len == 0)
+                        continue;
+                if (!slice_to_u64(word, &seed)) {
+                        fprintf(stderr, "crash: %s: \"%.*s\" is no seed\n", options->replay,
+                                SLICE_FMT(word));
+                        fclose(file);
+                        return -EINVAL;
+                }
+                *bad += !run_seed(options, seed);
+                ++*ret_n;
+        }
+        fclose(file);
+        return 0;
+}
+
+/* Every n-th block from the first; their number that failed. */
+static int run_blocks(const Options *options, unsigned first, unsigned n)
+{
+        uint64_t line = options->replay != NULL;
+        int failed = 0;
+
+        for (uint64_t i = 0, block = 0; i < options->n; i += BLOCK_SEEDS, block++) {
+                uint64_t end = MIN(i + BLOCK_SEEDS, options->n);
+                bool bad = false;
+
+                if (block % n != first)
+                        continue;
+                for (uint64_t j = i; j < end; j++) {
+                        bad |= !run_seed(options, options->first + j);
+                        if (bad && options->until_failure)
+                                break;
+                }
+                printf("%sok %llu - worlds %llu to %llu lose nothing that was shown\n",
+                        bad ? "not " : "", (unsigned long long)(line + block + 1),
+                        (unsigned long long)(options->first + i),
+                        (unsigned long long)(options->first + end - 1));
+                fflush(stdout);
+                failed += bad;
+                if (bad && options->until_failure)
+                        break;
+        }
+        return failed;
+}
+
+/* The blocks are dealt out; each process sums up in memory that all share. */
+static int run_processes(const Options *options)
+{
+        size_t size = sizeof total * options->processes;
+        WorldStats *sums =
+                mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        unsigned started = 0;
+        int failed = 0, status;
+
+        if (sums == MAP_FAILED)
+                return -errno;
+        fflush(stdout);
+        for (; started < options->processes; started++) {
+                pid_t pid = fork();
+
+                if (pid < 0)
+                        return -errno;
+                if (pid == 0) {
+                        memset(&total, 0, sizeof total);
+                        failed = run_blocks(options, started, options->processes);
+                        sums[started] = total;
+                        fflush(stdout);
+                        _exit(failed != 0);
+                }
+        }
+        while (started > 0 && wait(&status) > 0) {
+                failed += status != 0;
+                started--;
+        }
+        for (unsigned i = 0; i < options->processes; i++)
+                add_stats(&sums[i]);
+        munmap(sums, size);
+        return failed;
+}
+
+static int run(const Options *options)
+{
+        uint64_t blocks = (options->n + BLOCK_SEEDS - 1) / BLOCK_SEEDS;
+        unsigned bad = 0, n = 0;
+        int r;
+
+        printf("1..%llu\n", (unsigned long long)(blocks + (options->replay != NULL)));
+        if (options->replay) {
+                if (replay(options, &bad, &n))
+                        return 2;
+                printf("%sok 1 - the %u worlds that once failed lose nothing\n", bad ? "not " : "",
+                        n);
+        }
+        r = options->processes > 1 ? run_processes(options) : run_blocks(options, 0, 1);
+        print_total();
+        return r || bad ? 1 : 0;
+}
+
+/* SQLite's unix VFS begins SQLite's random numbers anew the first time that it makes a file: that
+ * first time must not be in a seed. */
+static void warm_up(void)
+{
+        sqlite3 *db = NULL;
+
+        sqlite3_initialize();
+        sqlite3_open_v2("", &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL);
+        sqlite3_exec(db,
+                "PRAGMA cache_size = 1; PRAGMA temp_store = 1; CREATE TABLE a(b);"
+                "INSERT INTO a VALUES(zeroblob(100000))",
+                NULL, NULL, NULL);
+        sqlite3_close(db);
+}
+
+static bool parse_number(const char *text, uint64_t *ret)
+{
+        return slice_to_u64(slice_from(text), ret);
+}
+
+static bool parse_processes(const char *text, unsigned *ret)
+{
+        uint64_t n;
+
+        if (!parse_number(text, &n) || n < 1 || n > PROCESSES_MAX)
+                return false;
+        *ret = (unsigned)n;
+        return true;
+}
+
+int main(int argc, char **argv)
+{
+        static const struct option known[] = {
+                { "first-seed", required_argument, NULL, 'f' },
+                { "seeds", required_argument, NULL, 'n' },
+                { "processes", required_argument, NULL, 'p' },
+                { "replay", required_argument, NULL, 'r' },
+                { "until-failure", no_argument, NULL, 'u' },
+                { "verbose", no_argument, NULL, 'v' },
+                { "list-faults", no_argument, NULL, 'l' },
+                { "list-sabotages", no_argument, NULL, 'L' },
+                { "sabotage", required_argument, NULL, 's' },
+                { "help", no_argument, NULL, 'h' },
+                { 0 },
+        };
+        Options options = { .first = 1, .n = SEEDS_DEFAULT, .processes = 1 };
+        bool good = true;
+        int c;
+
+        while (good && (c = getopt_long(argc, argv, "", known, NULL)) != -1)
+                switch (c) {
+                case 'f':
+                        good = parse_number(optarg, &options.first);
+                        break;
+                case 'n':
+                        good = parse_number(optarg, &options.n);
+                        break;
+                case 'r':
+                        options.replay = optarg;
+                        break;
+                case 'u':
+                        options.until_failure = true;
+                        break;
+                case 'v':
+                        options.verbose = true;
+                        break;
+                case 's':
+                        good = parse_sabotage(optarg);
+                        break;
+                case 'L':
+                        return list_sabotages();
+                case 'l':
+                        return list_faults();
+                case 'h':
+                        fputs(usage, stdout);
+                        return 0;
+                default:
+                        good = false;
+                }
+        if (!good || optind < argc) {
+                fputs(usage, stderr);
+                return 2;
+        }
+        signal(SIGABRT, on_signal);
+        signal(SIGSEGV, on_signal);
+        signal(SIGBUS, on_signal);
+        signal(SIGALRM, on_signal);
+        warm_up();
+        return run(&options);
+}

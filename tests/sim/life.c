@@ -1,0 +1,400 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/sim/turns.h"
+#include "tests/sim/world.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#define JOURNAL "/state/journal"
+#define OBJECTS "/state/objects"
+#define LOOP_PASS_NS 30000u
+#define OPEN_ATTEMPTS 50
+
+void world_fail(World *world, const char *format, ...)
+{
+        va_list args;
+
+        if (!world->failed) {
+                world->failed = true;
+                world->failed_life = world->life;
+                world->failed_step = world->stats.steps;
+                va_start(args, format);
+                vsnprintf(world->message, sizeof world->message, format, args);
+                va_end(args);
+                world_log(world, "FAILED: %s", world->message);
+        }
+        sim_disk_cut(world->disk);
+}
+
+void world_log(const World *world, const char *format, ...)
+{
+        va_list args;
+
+        if (!world->verbose)
+                return;
+        printf("# %llu.%llu.%llu ", (unsigned long long)world->seed,
+                (unsigned long long)world->life, (unsigned long long)world->stats.steps);
+        va_start(args, format);
+        vprintf(format, args);
+        va_end(args);
+        printf("\n");
+        fflush(stdout);
+}
+
+bool world_excuses(const World *world)
+{
+        return world->faulty || sim_disk_is_dead(world->disk) ||
+               (world->store && store_get_failure(world->store));
+}
+
+bool world_is_over(const World *world)
+{
+        return world->failed || world->steps_left == 0 || sim_disk_is_dead(world->disk) ||
+               store_get_failure(world->store);
+}
+
+/* The actors. */
+
+typedef struct Runner {
+        World *world;
+        unsigned number;
+} Runner;
+
+static void run_objects(void *data)
+{
+        const Runner *runner = data;
+        World *world = runner->world;
+
+        while (!world_is_over(world)) {
+                unsigned i = (unsigned)rng_below(&world->rng, world->n_objects);
+
+                if (i % world->n_runners == runner->number) {
+                        world->steps_left--;
+                        world->stats.steps++;
+                        object_step(&world->objects[i]);
+                }
+                turns_wait();
+        }
+        world->runners_left--;
+}
+
+/* What the store says is flushed: invariant 1, and nothing comes from a dead disk. */
+static void on_answer(StoreWaiter *waiter, int result)
+{
+        Answer *answer = CONTAINER_OF(waiter, Answer, waiter);
+        Object *object = answer->object;
+        World *world = object->world;
+
+        list_unlink(&answer->link);
+        if (result == 0) {
+                if (store_flushed(world->store) < waiter->lsn)
+                        world_fail(world, "object %u: an answer left before LSN %llu was flushed",
+                                object->number, (unsigned long long)waiter->lsn);
+                if (answer->entry > object->shown && !sim_disk_is_dead(world->disk))
+                        object->shown = answer->entry;
+                world->stats.answers++;
+        } else if (!world_excuses(world))
+                world_fail(world, "object %u: an answer was held back: %d", object->number, result);
+        free(answer);
+}
+
+static void take_answers(World *world)
+{
+        List *link;
+
+        while ((link = list_pop(&world->answers))) {
+                Answer *answer = list_entry(link, Answer, link);
+                uint64_t lsn = answer->waiter.lsn;
+
+                store_waiter_init(&answer->waiter, on_answer);
+                list_append(&world->waiting, &answer->link);
+                if (store_wait(world->store, &answer->waiter, lsn)) {
+                        answer->waiter.lsn = lsn;
+                        on_answer(&answer->waiter, 0);
+                }
+        }
+}
+
+static void run_loop(void *data)
+{
+        World *world = data;
+
+        while (world->runners_left > 0) {
+                take_answers(world);
+                if (world->woken || rng_chance(&world->rng, 200)) {
+                        world->woken = false;
+                        store_loop_flush(world->store);
+                }
+                disk_poll(sim_disk_get(world->disk));
+                sim_disk_pass(world->disk, rng_below(&world->rng, LOOP_PASS_NS));
+                turns_wait();
+        }
+}
+
+static void run_background(void *data)
+{
+        World *world = data;
+
+        while (world->runners_left > 0) {
+                if (world->has_work || rng_chance(&world->rng, 100)) {
+                        int r = store_background_step(world->store);
+
+                        world->has_work = r > 0;
+                        if (r < 0 && !world_excuses(world))
+                                world_fail(world, "a background step: %d", r);
+                }
+                turns_wait();
+        }
+}
+
+/* Opening and closing the store. */
+
+static void on_wake(void *data)
+{
+        ((World *)data)->woken = true;
+}
+
+static void on_work(void *data)
+{
+        ((World *)data)->has_work = true;
+}
+
+static void on_failed(int error, const char *why, void *data)
+{
+        world_log(data, "the store failed: %d, %s", error, why);
+}
+
+static void on_log(int priority, const char *line, void *data)
+{
+        world_log(data, "log <%d> %s", priority, line);
+}
+
+static void set_faults(World *world, bool on)
+{
+        static const unsigned rates[] = { 20, 100, 400 };
+        Rng rng = { world->seed };
+
+        /* The kinds and rates are the seed's. */
+        for (unsigned i = 0; i < _SIM_FAULT_MAX; i++) {
+                unsigned rate = rng_chance(&rng, 350) ? rates[rng_below(&rng, 3)] : 0;
+
+                sim_disk_set_fault(world->disk, i, on ? rate : 0);
+        }
+        sim_disk_set_full(world->disk, false);
+        world->faulty = on;
+}
+
+static bool is_faulty_seed(const World *world)
+{
+        return rng_mix(world->seed) % 5 < 2;
+}
+
+static void crash(World *world)
+{
+        SimCrash how = rng_chance(&world->rng, 750) ? SIM_CRASH_POWER : SIM_CRASH_KILL;
+        int r = sim_disk_crash(world->disk, how);
+
+        world_log(world, "crash: %s", how == SIM_CRASH_POWER ? "power cut" : "kill");
+        if (r)
+                world_fail(world, "a file is still open after the end");
+}
+
+static void open_store(World *world)
+{
+        StoreOptions options = {
+                .disk = sim_disk_get(world->disk),
+                .journal = JOURNAL,
+                .objects = OBJECTS,
+                .segment_size = world->segment_size,
+                .n_segments = world->n_segments,
+                .queue_max = world->queue_max,
+                .wal_heap_max = world->wal_heap_max,
+                .spill_size = world->spill_size,
+                .checkpoint_at = world->checkpoint_at,
+                .wake = on_wake,
+                .work = on_work,
+                .failed = on_failed,
+                .log = on_log,
+                .data = world,
+        };
+        bool faults = is_faulty_seed(world);
+
+        for (unsigned i = 0; i < OPEN_ATTEMPTS && !world->failed; i++) {
+                int r;
+
+                set_faults(world, faults && rng_chance(&world->rng, 300));
+                if (rng_chance(&world->rng, 400))
+                        sim_disk_arm(world->disk,
+                                1 + rng_below(&world->rng, 1u << rng_below(&world->rng, 10)));
+                r = store_open(&options, &world->store);
+                sim_disk_arm(world->disk, 0);
+                world_log(world, "open: %d", r);
+                if (r == 0 && !sim_disk_is_dead(world->disk)) {
+                        set_faults(world, false);
+                        world->stats.recoveries++;
+                        return;
+                }
+                if (r == 0)
+                        world->store = store_close(world->store);
+                else if (!sim_disk_is_dead(world->disk) && !world->faulty)
+                        world_fail(world, "the store does not open: %d", r);
+                world->stats.recoveries_cut++;
+                crash(world);
+        }
+        if (!world->failed)
+                world_fail(world, "the store never opened");
+}
+
+static void sum_up(World *world)
+{
+        WorldStats *to = &world->stats;
+        StoreStats now = { 0 };
+
+        store_get_stats(world->store, &now);
+        to->batches += now.batches;
+        to->journal_bytes += now.disk_bytes;
+        to->cancels += now.cancels;
+        to->copies += now.copies;
+        to->spills += now.spills;
+        to->checkpoints += now.checkpoints;
+        to->retired += now.retired_segments;
+        to->redone += now.redone_commits;
+}
+
+static void drain(World *world)
+{
+        int r = 0;
+
+        store_set_draining(world->store, true);
+        for (unsigned i = 0; i < 100000 && r >= 0; i++) {
+                r = store_loop_run(world->store);
+                sim_disk_pass(world->disk, LOOP_PASS_NS);
+                if (r >= 0)
+                        r = store_background_step(world->store);
+                if (r == 0 && store_loop_is_idle(world->store))
+                        break;
+        }
+        if (r && !world_excuses(world))
+                world_fail(world, "draining: %d", r);
+        if (r || world_excuses(world))
+                return;
+        world->stats.drains++;
+        for (unsigned i = 0; i < world->n_objects; i++)
+                if (!world->objects[i].broken)
+                        object_verify_file(&world->objects[i]);
+}
+
+static void end_life(World *world)
+{
+        for (unsigned i = 0; i < world->n_objects; i++)
+                object_close(&world->objects[i]);
+        if (!world_excuses(world) && rng_chance(&world->rng, 200))
+                drain(world);
+        sim_disk_cut(world->disk);
+        take_answers(world);
+        while (!list_is_empty(&world->waiting)) {
+                Answer *answer = list_entry(list_pop(&world->waiting), Answer, link);
+
+                store_wait_cancel(world->store, &answer->waiter);
+                free(answer);
+        }
+        sum_up(world);
+        world->store = store_close(world->store);
+        crash(world);
+}
+
+static void live(World *world)
+{
+        Runner runners[WORLD_RUNNERS];
+        TurnsActor actors[WORLD_RUNNERS + 2];
+        size_t n = 0;
+
+        world->life++;
+        world->stats.lives++;
+        world->woken = world->has_work = true;
+        world->steps_left = rng_between(&world->rng, 5, 250);
+        world->runners_left = world->n_runners;
+        set_faults(world, is_faulty_seed(world));
+        if (rng_chance(&world->rng, 800))
+                sim_disk_arm(
+                        world->disk, 1 + rng_below(&world->rng, 16u << rng_below(&world->rng, 9)));
+        for (unsigned i = 0; i < world->n_runners; i++) {
+                runners[i] = (Runner){ world, i };
+                actors[n++] = (TurnsActor){ run_objects, &runners[i] };
+        }
+        actors[n++] = (TurnsActor){ run_loop, world };
+        actors[n++] = (TurnsActor){ run_background, world };
+        turns_run(&world->turns, actors, n, (unsigned)rng_below(&world->rng, 400));
+        end_life(world);
+}
+
+static void make_folders(World *world)
+{
+        static const char *const folders[] = { "/state", OBJECTS, OBJECTS "/key", OBJECTS "/key/00",
+                OBJECTS "/key/01" };
+        Disk *disk = sim_disk_get(world->disk);
+        int r = 0;
+
+        for (size_t i = 0; r == 0 && i < ELEMENTSOF(folders); i++)
+                r = disk_mkdir(disk, folders[i]);
+        if (r == 0)
+                r = disk_sync_all(disk, "/");
+        if (r)
+                world_fail(world, "folders: %d", r);
+}
+
+static void set_up(World *world)
+{
+        Rng *rng = &world->rng;
+        int r;
+
+        *rng = (Rng){ world->seed };
+        world->turns = rng_fork(rng);
+        list_init(&world->answers);
+        list_init(&world->waiting);
+        r = sim_disk_new(rng_next(rng), &world->disk);
+        dd_assert(r == 0);
+        sim_disk_set_yield(world->disk, (void (*)(void *))turns_yield, NULL);
+        world->n_objects = (unsigned)rng_between(rng, 1, WORLD_OBJECTS);
+        world->n_runners = (unsigned)rng_between(rng, 1, WORLD_RUNNERS);
+        world->segment_size = 256u * 1024u << rng_below(rng, 2);
+        world->n_segments = (unsigned)rng_between(rng, 3, 6);
+        world->queue_max = 1024u * 1024u << rng_below(rng, 3);
+        world->wal_heap_max = 8192u << rng_below(rng, 6);
+        world->spill_size = 16384u << rng_below(rng, 4);
+        world->checkpoint_at = 4u << rng_below(rng, 6);
+        for (unsigned i = 0; i < world->n_objects; i++)
+                object_init(&world->objects[i], world, i);
+        make_folders(world);
+        for (unsigned i = 0; i < world->n_objects; i++)
+                object_create(&world->objects[i]);
+}
+
+void world_run(World *world)
+{
+        uint64_t lives;
+
+        set_up(world);
+        lives = rng_between(&world->rng, 1, 4);
+        for (uint64_t i = 0; i <= lives && !world->failed; i++) {
+                open_store(world);
+                if (world->failed)
+                        break;
+                /* Every connection's chance begins anew with the disk's. */
+                sqlite3_randomness(0, NULL);
+                for (unsigned o = 0; o < world->n_objects && !world->failed; o++)
+                        object_verify(&world->objects[o]);
+                if (i < lives && !world->failed)
+                        live(world);
+                else {
+                        sim_disk_cut(world->disk);
+                        world->store = store_close(world->store);
+                        crash(world);
+                }
+        }
+        world->stats.disk = *sim_disk_get_stats(world->disk);
+        for (unsigned i = 0; i < world->n_objects; i++)
+                object_done(&world->objects[i]);
+        world->disk = sim_disk_free(world->disk);
+}
