@@ -42,7 +42,7 @@ static void a_busy_event_does_not_keep_others_waiting(void **state)
         Host host;
 
         start(&host, NULL);
-        busy = host_deliver(&host, NULL, "/busy/400");
+        busy = host_deliver(&host, NULL, "/busy/1000");
         hello = host_deliver(&host, NULL, "/hello");
         host_run_until_answered(&host, hello);
         assert_int_equal(busy->n_done, 0);
@@ -58,7 +58,7 @@ static void who_sleeps_without_a_word_loses_the_baton(void **state)
 
         start(&host, NULL);
         for (unsigned i = 0; i < 3; i++)
-                sleeps[i] = host_deliver(&host, NULL, "/sleep/400");
+                sleeps[i] = host_deliver(&host, NULL, "/sleep/1000");
         hello = host_deliver(&host, NULL, "/hello");
         host_run_until_answered(&host, hello);
         assert_int_equal(sleeps[0]->n_done + sleeps[1]->n_done + sleeps[2]->n_done, 0);
@@ -108,11 +108,11 @@ static void when_all_runners_hang_the_rest_is_refused(void **state)
 
         start(&host, &(RuntimeLimits){ .runners_max = 2 });
         for (unsigned i = 0; i < 2; i++)
-                sleeps[i] = host_deliver(&host, NULL, "/sleep/500");
+                sleeps[i] = host_deliver(&host, NULL, "/sleep/1500");
         for (unsigned i = 0; i < 2; i++)
                 waits[i] = host_deliver(&host, NULL, "/hello");
         /* Long enough for both to have lost the baton, which somebody waits for. */
-        host_run_for(&host, 150 * NSEC_PER_MSEC);
+        host_run_for(&host, 300 * NSEC_PER_MSEC);
         refused = host_deliver(&host, NULL, "/hello");
         assert_int_equal(refused->n_done, 0);
         host_run_until_done(&host, refused);
