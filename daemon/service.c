@@ -13,6 +13,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <limits.h>
 #include <netinet/in.h>
 
 #define LEARNED_ROUTES_MAX 65536u
@@ -345,6 +346,19 @@ static int service_new_parts(Service *service)
         return edge_new(&edge, &service->edge);
 }
 
+/* "hand-off:3" is the sending end to slot 3. */
+static bool parse_hand_off_name(const char *name, unsigned *ret_slot)
+{
+        const Slice prefix = SLICE("hand-off:");
+        uint64_t slot;
+
+        if (!slice_has_prefix(slice_from(name), prefix) ||
+                !slice_to_u64(slice_from(name + prefix.len), &slot) || slot > UINT_MAX)
+                return false;
+        *ret_slot = (unsigned)slot;
+        return true;
+}
+
 static int service_listen(Service *service)
 {
         BootView *boot = service->boot;
@@ -363,7 +377,7 @@ static int service_listen(Service *service)
                         r = edge_listen(service->edge, fd, EDGE_INTERNAL);
                 else if (strcmp(name, "hand-off") == 0)
                         r = edge_receive_hand_offs(service->edge, fd);
-                else if (sscanf(name, "hand-off:%u", &slot) == 1)
+                else if (parse_hand_off_name(name, &slot))
                         r = edge_set_hand_off(service->edge, slot, fd);
                 else
                         continue;
@@ -398,7 +412,7 @@ static int load_manifest(Service *service)
 {
         _cleanup_(free_p) char *path = path_join(service->boot->directory, "wrangler.jsonc");
         Buf text = BUF_INIT(0);
-        ManifestError error;
+        ManifestError error = { 0 };
         int r;
 
         if (!path)

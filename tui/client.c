@@ -34,7 +34,7 @@ int client_open(const char *path, Client **ret)
         buf_init(&client->in, VARLINK_MESSAGE_MAX);
         if (strlen(path) >= sizeof address.sun_path)
                 return -ENAMETOOLONG;
-        strcpy(address.sun_path, path);
+        memcpy(address.sun_path, path, strlen(path) + 1);
         client->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
         if (client->fd < 0)
                 return -errno;

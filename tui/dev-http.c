@@ -47,9 +47,10 @@ static int connect_to(const char *listen, int *ret)
 int dev_http_get(const char *listen, const char *path, unsigned *ret_status)
 {
         _cleanup_(close_p) int fd = -1;
+        const Slice prefix = SLICE("HTTP/1.1 ");
         char request[512], answer[4096];
         size_t len = 0;
-        unsigned status;
+        uint64_t status;
         ssize_t n;
         int r;
 
@@ -60,13 +61,17 @@ int dev_http_get(const char *listen, const char *path, unsigned *ret_status)
                 "GET %s HTTP/1.1\r\nHost: %s\r\nAccept: application/json\r\nConnection: "
                 "close\r\n\r\n",
                 path, listen);
+        if ((size_t)r >= sizeof request)
+                return -EINVAL;
         if (send(fd, request, (size_t)r, MSG_NOSIGNAL) != r)
                 return -EIO;
         while (len < sizeof answer - 1 && (n = read(fd, answer + len, sizeof answer - 1 - len)) > 0)
                 len += (size_t)n;
         answer[len] = '\0';
-        if (sscanf(answer, "HTTP/1.1 %u", &status) != 1)
+        if (!slice_has_prefix(slice_of(answer, len), prefix) ||
+                !slice_to_u64(
+                        slice_head(slice_skip(slice_of(answer, len), prefix.len), 3), &status))
                 return -EPROTO;
-        *ret_status = status;
+        *ret_status = (unsigned)status;
         return 0;
 }

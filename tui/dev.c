@@ -213,6 +213,7 @@ static int dev_start(Dev *dev)
                 return EXIT_FAILED;
         }
         argv[0] = program;
+        dd_assert(dev->control); /* dev_make_folders() */
         unlink(dev->control);
         dev->daemon = process_start(argv);
         if (dev->daemon < 0) {

@@ -4,7 +4,7 @@
 /*
  * Log lines: to the journal when standard error is connected to it, else to standard error
  *
- * Any thread; errno is left as it was. A message is at most 4 KiB; what is longer is cut and
+ * Any thread; errno is left as it was. A message is at most 16 KiB; what is longer is cut and
  * marked. On standard error a line is "name: message", with "error: " or "warning: " before the
  * message and the fields in brackets after it; further lines of a message are indented and control
  * characters become "?", so that nothing a client sent looks like a line of ours. Fields are pairs

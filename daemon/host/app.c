@@ -98,7 +98,7 @@ int host_app_read_vars(Slice text, const char *path, json_t *vars, HostAppError 
 
         while (blank < text.len && isspace((unsigned char)text.data[blank]))
                 blank++;
-        if (blank == text.len || text.data[blank] != '{')
+        if (blank == text.len || !text.data || text.data[blank] != '{')
                 return read_lines(text, path, vars, error);
         r = jsonc_parse(text, &object, &json_error);
         if (r > 0)

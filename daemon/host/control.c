@@ -271,7 +271,11 @@ static void call_dispatch(ControlCall *call)
                 service_description(call, control);
                 return;
         }
-        prefix = slice_of(name, dot ? (size_t)(dot - name) : 0);
+        if (!dot) {
+                reply_named(call, SERVICE ".InterfaceNotFound", "interface", SLICE(""));
+                return;
+        }
+        prefix = slice_of(name, (size_t)(dot - name));
         if (slice_equal(prefix, SLICE(SERVICE))) {
                 reply_named(call, SERVICE ".MethodNotFound", "method", slice_from(name));
                 return;

@@ -19,6 +19,8 @@
 
 #include <cmocka.h>
 
+#define LINE_BYTES ((size_t)16384) /* log.h */
+
 static int saved_stderr = -1, capture_fd = -1;
 
 static void capture_begin(void)
@@ -89,11 +91,11 @@ static void a_client_cannot_forge_a_line_or_steer_a_terminal(void **state)
 static void a_long_line_is_cut_between_characters_and_marked(void **state)
 {
         _cleanup_(free_p) char *text = NULL;
-        char longest[4097], longer[9000];
+        static char longest[LINE_BYTES + 1], longer[2 * LINE_BYTES];
         size_t len;
 
-        memset(longest, 'a', 4096);
-        longest[4096] = '\0';
+        memset(longest, 'a', LINE_BYTES);
+        longest[LINE_BYTES] = '\0';
         for (size_t i = 0; i < sizeof longer - 2; i += 2)
                 memcpy(longer + i, "\xc3\xa9", 2);
         longer[sizeof longer - 2] = '\0';
@@ -103,12 +105,12 @@ static void a_long_line_is_cut_between_characters_and_marked(void **state)
         log_info("x%s", longer);
         text = capture_end();
         len = strlen(text);
-        assert_int_equal(text[3 + 4096], '\n');
-        assert_memory_equal(text + 3, longest, 4096);
+        assert_int_equal(text[3 + LINE_BYTES], '\n');
+        assert_memory_equal(text + 3, longest, LINE_BYTES);
         /* The second: "d: x", whole characters, the mark. */
         assert_string_equal(text + len - 9, "\xc3\xa9 [cut]\n");
-        assert_true(len - (3 + 4096 + 1) <= 3 + 4096 + 1);
-        assert_true(len - (3 + 4096 + 1) >= 3 + 4096 - 1);
+        assert_true(len - (3 + LINE_BYTES + 1) <= 3 + LINE_BYTES + 1);
+        assert_true(len - (3 + LINE_BYTES + 1) >= 3 + LINE_BYTES - 1);
 }
 
 static void errno_is_left_as_it_was(void **state)
