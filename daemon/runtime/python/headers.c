@@ -40,8 +40,10 @@ static int text_to_slice(PyObject *text, const char *what, Slice *ret)
                         what, Py_TYPE(text)->tp_name);
                 return -1;
         }
+#if PY_VERSION_HEX < 0x030c0000
         if (PyUnicode_READY(text) < 0)
                 return -1;
+#endif
         if (PyUnicode_KIND(text) != PyUnicode_1BYTE_KIND) {
                 PyErr_Format(PyExc_ValueError,
                         "a header's %s must be Latin-1, encode it before: %.200R", what, text);

@@ -73,27 +73,43 @@ void interpreter_close(void)
                 log_warn("Python could not flush its output at the end");
 }
 
+/* The pending exception, a new reference, or NULL. */
+static PyObject *take_exception(void)
+{
+#if PY_VERSION_HEX >= 0x030c0000
+        return PyErr_GetRaisedException();
+#else
+        PyObject *type = NULL, *value = NULL, *trace = NULL;
+
+        PyErr_Fetch(&type, &value, &trace);
+        if (type)
+                PyErr_NormalizeException(&type, &value, &trace);
+        if (value && trace)
+                PyException_SetTraceback(value, trace);
+        Py_XDECREF(type);
+        Py_XDECREF(trace);
+        return value;
+#endif
+}
+
 char *interpreter_take_error(void)
 {
-        _cleanup_(py_decref_p) PyObject *type = NULL, *value = NULL, *trace = NULL, *lines = NULL,
-                                        *text = NULL, *module = NULL, *empty = NULL;
+        _cleanup_(py_decref_p) PyObject *error = take_exception(), *lines = NULL, *text = NULL,
+                                        *module = NULL, *empty = NULL;
         const char *utf8 = NULL;
         char *copy;
 
-        PyErr_Fetch(&type, &value, &trace);
-        if (!type)
+        if (!error)
                 return strdup("unknown error");
-        PyErr_NormalizeException(&type, &value, &trace);
         module = PyImport_ImportModule("traceback");
         if (module)
-                lines = PyObject_CallMethod(module, "format_exception", "OOO", type,
-                        value ? value : Py_None, trace ? trace : Py_None);
+                lines = PyObject_CallMethod(module, "format_exception", "O", error);
         empty = PyUnicode_FromString("");
         if (lines && empty)
                 text = PyUnicode_Join(empty, lines);
         if (!text) {
                 PyErr_Clear();
-                text = PyObject_Str(value ? value : type);
+                text = PyObject_Str(error);
         }
         if (text)
                 utf8 = PyUnicode_AsUTF8(text);
