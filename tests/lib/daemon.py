@@ -143,7 +143,7 @@ class Daemon:
         raise AssertionError(f"not ready after {START_SECONDS} s: {self.read_output()}")
 
     def stop(self, timeout=40):
-        """Ctrl-C; returns the exit status."""
+        """Ctrl-C; returns the exit status. Does nothing when it is stopped."""
         if self.process is None:
             return None
         status = self.process.poll()
