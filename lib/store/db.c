@@ -399,7 +399,8 @@ int db_open_object(const char *path, Slice name, Db **ret)
         if (r) {
                 if (db)
                         db_close(db);
-                if (created)
+                /* On the VFS "durable" what to remove is the engine's to know. */
+                if (created && !sqlite3_vfs_find("durable"))
                         remove_file(path);
                 return r;
         }

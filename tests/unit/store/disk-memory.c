@@ -97,7 +97,7 @@ static void resize(unsigned char **data, size_t *size, size_t want)
 /* The volatile image grows by doubling: segments are large. */
 static void resize_now(Inode *inode, size_t want)
 {
-        if (want > inode->now_room) {
+        if (want > inode->now_room || !inode->now) {
                 inode->now_room = MAX(want, inode->now_room * 2);
                 inode->now = must(realloc(inode->now, inode->now_room + 1));
         }
@@ -697,6 +697,7 @@ unsigned char *memory_disk_find(MemoryDisk *memory, const char *path, size_t *re
 
         if (!inode || inode == &memory->folder)
                 return NULL;
+        resize_now(inode, inode->now_size);
         *ret_size = inode->now_size;
         return inode->now;
 }

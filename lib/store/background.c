@@ -1,0 +1,449 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "lib/store/store-private.h"
+
+#include <errno.h>
+
+/*
+ * What is done behind the commits, in steps: segments made ready, logs written to their files,
+ * segments retired, long readers' pages copied forward, files removed
+ *
+ * All of it runs on one thread, so that nobody else writes database files. A step looks for the
+ * first thing to do. What must wait for a flush is left; its completion calls for work again.
+ */
+
+#define SYNC_ONE_BY_ONE 16u
+
+/* The next node for which `want` is true, with a reference; the list turns, so that each gets its
+ * turn. */
+static Node *next_node(Store *store, bool (*want)(const Node *node, uint64_t data), uint64_t data)
+{
+        Node *found = NULL;
+        size_t n;
+
+        store_lock(store);
+        n = store->nodes.len;
+        for (size_t i = 0; i < n && !found; i++) {
+                List *link = list_first(&store->node_list);
+
+                if (!link)
+                        break;
+                list_unlink(link);
+                list_append(&store->node_list, link);
+                if (want(list_entry(link, Node, link), data))
+                        found = list_entry(link, Node, link);
+        }
+        if (found)
+                found->n_refs++;
+        store_unlock(store);
+        return found;
+}
+
+static bool wants_delete(const Node *node, uint64_t flushed)
+{
+        return node->n_refs == 0 && node->deleted && node->deleted_lsn <= flushed;
+}
+
+static int remove_file(Node *node)
+{
+        const char *slash = strrchr(node->path, '/');
+        _cleanup_(free_p) char *folder =
+                slice_dup(slice_of(node->path, (size_t)(slash - node->path)));
+        Disk *disk = node->store->disk;
+        int r = folder ? disk_unlink(disk, node->path) : -ENOMEM;
+
+        if (r == -ENOENT)
+                r = 0;
+        return r ?: disk_sync_folder(disk, folder);
+}
+
+/* Invariant 2 for files that go. */
+static int step_delete(Store *store)
+{
+        Node *node = next_node(store, wants_delete, atomic_load(&store->flushed));
+        int r = 0;
+
+        if (!node)
+                return 0;
+        node_lock(node);
+        /* It may have been opened again meanwhile. */
+        if (node->deleted) {
+                r = remove_file(node);
+                if (!r) {
+                        node->deleted = node->dirty = node->entry_dirty = false;
+                        node->needs_truncate = node->is_new = node->needs_create = false;
+                        node->file = disk_close(node->file);
+                        store_lock(store);
+                        node->first_segment = NO_SEGMENT;
+                        store_unlock(store);
+                }
+        }
+        node_unlock(node);
+        if (r)
+                store_log(store, LOG_ERR, "%s: cannot be removed: %s", node->name, strerror(-r));
+        node_unref(node);
+        return r ? 0 : 1;
+}
+
+static int step_segment(Store *store)
+{
+        int r = journal_prepare_segment(store);
+
+        if (r >= 0) {
+                store->no_segment_logged &= r == 0;
+                return r;
+        }
+        if (!store->no_segment_logged)
+                store_log(store, LOG_ERR, "no further segment of the journal can be made: %s",
+                        strerror(-r));
+        store->no_segment_logged = true;
+        return 0;
+}
+
+static bool is_spent(Store *store, const Spill *spill)
+{
+        return spill->segment < store->journal.durable_low;
+}
+
+static int step_spill(Store *store)
+{
+        Spill *spill = NULL;
+        int r;
+
+        store_lock(store);
+        list_for_each_safe(link, &store->spills) {
+                if (is_spent(store, list_entry(link, Spill, link))) {
+                        spill = list_entry(link, Spill, link);
+                        list_unlink(link);
+                        break;
+                }
+        }
+        store_unlock(store);
+        if (!spill)
+                return 0;
+        _cleanup_(free_p) char *path = store_file_path(store, "spill", spill->file);
+
+        /* One that stays behind is removed at the next start. */
+        r = path ? disk_unlink(store->disk, path) : -ENOMEM;
+        if (r && r != -ENOENT)
+                store_log(store, LOG_WARNING, "spill file %llu cannot be removed: %s",
+                        (unsigned long long)spill->file, strerror(-r));
+        free(spill);
+        return 1;
+}
+
+static void log_checkpoint(Node *node, int error)
+{
+        bool known = node->checkpoint_failed;
+
+        node->checkpoint_failed = error != 0;
+        if (error && !known)
+                store_log(node->store, LOG_ERR,
+                        "%s: commits cannot be written to the file, they stay in the journal: %s",
+                        node->name, strerror(-error));
+        else if (!error && known)
+                store_log(node->store, LOG_NOTICE, "%s: commits are written to the file again",
+                        node->name);
+}
+
+/* 1 when something was written. */
+static int checkpoint(Node *node, bool *ret_done)
+{
+        int r = node_checkpoint(node, ret_done);
+
+        if (r < 0 && atomic_load(&node->store->failure))
+                return r;
+        if (r)
+                log_checkpoint(node, r < 0 ? r : 0);
+        return r > 0;
+}
+
+static bool wants_checkpoint(const Node *node, uint64_t data)
+{
+        Store *store = node->store;
+
+        return (node->captured >= store->options.checkpoint_at ||
+                       (node->captured && !node->n_refs) || node->needs_truncate ||
+                       (node->captured && atomic_load(&store->draining))) &&
+               atomic_load(&node->last_lsn) <= atomic_load(&store->flushed);
+}
+
+static int step_checkpoint(Store *store)
+{
+        size_t n;
+        int r = 0;
+
+        store_lock(store);
+        n = store->nodes.len;
+        store_unlock(store);
+        for (size_t i = 0; i < n && r == 0; i++) {
+                Node *node = next_node(store, wants_checkpoint, 0);
+                bool done;
+
+                if (!node)
+                        break;
+                r = checkpoint(node, &done);
+                node_unref(node);
+        }
+        return r;
+}
+
+/* The newest segment that is to go now, or 0. */
+static uint64_t choose_target(Store *store)
+{
+        Journal *journal = &store->journal;
+        uint64_t oldest = NO_SEGMENT, current;
+        unsigned live = 0;
+
+        store_lock(store);
+        current = journal->last_segment;
+        for (unsigned i = 0; i < journal->n_segments; i++) {
+                if (journal->segments[i].state != SEGMENT_LIVE)
+                        continue;
+                live++;
+                oldest = MIN(oldest, journal->segments[i].number);
+        }
+        /* A mark that is under way is waited for. */
+        if (live && journal->low > oldest)
+                oldest = NO_SEGMENT;
+        store_unlock(store);
+        if (atomic_load(&store->draining))
+                return live ? current : 0;
+        if (oldest == NO_SEGMENT || oldest == current || live <= journal->n_segments / 2)
+                return 0;
+        return oldest;
+}
+
+typedef struct Retired {
+        Node **nodes;
+        NodeSync *syncs;
+        size_t n;
+} Retired;
+
+static void retired_done(Retired *retired)
+{
+        for (size_t i = 0; i < retired->n; i++)
+                node_unref(retired->nodes[i]);
+        free(retired->nodes);
+        free(retired->syncs);
+}
+
+/* All nodes that the target holds, each with a reference. */
+static int list_retired(Store *store, uint64_t target, Retired *ret)
+{
+        int r = 0;
+
+        store_lock(store);
+        ret->nodes = calloc(store->nodes.len + 1, sizeof *ret->nodes);
+        ret->syncs = calloc(store->nodes.len + 1, sizeof *ret->syncs);
+        if (!ret->nodes || !ret->syncs)
+                r = -ENOMEM;
+        list_for_each(link, &store->node_list) {
+                Node *node = list_entry(link, Node, link);
+
+                if (r || node->first_segment > target)
+                        continue;
+                node->n_refs++;
+                ret->nodes[ret->n++] = node;
+        }
+        store_unlock(store);
+        return r;
+}
+
+/* Many files at once: one sync of the file system. */
+static int sync_all(Store *store, Retired *retired)
+{
+        int r;
+
+        for (size_t i = 0; i < retired->n; i++)
+                node_begin_sync(retired->nodes[i], &retired->syncs[i]);
+        r = SABOTAGED(SABOTAGE_RETIRE_SYNC) ? 0 : disk_sync_all(store->disk, store->objects_path);
+        if (r) {
+                store_fail(store, r, "the objects' file system cannot be synced: %s", strerror(-r));
+                return r;
+        }
+        store->stats.syncs++;
+        for (size_t i = 0; i < retired->n; i++)
+                node_end_sync(retired->nodes[i], &retired->syncs[i]);
+        return 0;
+}
+
+static int sync_retired(Store *store, Retired *retired)
+{
+        int r = 0;
+
+        if (retired->n > SYNC_ONE_BY_ONE)
+                return sync_all(store, retired);
+        for (size_t i = 0; !r && i < retired->n; i++)
+                r = node_sync(retired->nodes[i]);
+        return r;
+}
+
+/* A reader pins what the target holds: its file is synced, the rest is written anew. */
+static int copy_forward(Node *node)
+{
+        WalIndex index;
+        int r = -EAGAIN;
+
+        if (SABOTAGED(SABOTAGE_COPY_FORWARD))
+                return 0;
+        node_lock(node);
+        if (!node->txn_first && !node->deleted && node->captured && wal_index_read(node, &index) &&
+                index.max_frame == node->captured && index.backfilled < index.max_frame)
+                r = capture_copy(node, index.backfilled, index.n_pages);
+        node_unlock(node);
+        return r;
+}
+
+/* The oldest segment that anybody needs. */
+static uint64_t find_low(Store *store)
+{
+        uint64_t low;
+
+        store_lock(store);
+        low = store->journal.last_segment;
+        list_for_each(link, &store->node_list) {
+                Node *node = list_entry(link, Node, link);
+
+                if (!SABOTAGED(SABOTAGE_COPY_FORWARD) || !node->captured)
+                        low = MIN(low, node->first_segment);
+        }
+        store_unlock(store);
+        return low;
+}
+
+/* Waits for the flush of what the target holds: 1 when there is such. */
+static bool must_wait(Store *store, const Retired *retired)
+{
+        uint64_t flushed = atomic_load(&store->flushed);
+        bool wait = false;
+
+        for (size_t i = 0; i < retired->n; i++)
+                wait |= atomic_load(&retired->nodes[i]->last_lsn) > flushed;
+        if (!wait)
+                return false;
+        store_lock(store);
+        store->work_waits = true;
+        store_unlock(store);
+        journal_wake(store);
+        return true;
+}
+
+static int retire_nodes(Store *store, uint64_t target, Retired *retired)
+{
+        int r = 0;
+
+        for (size_t i = 0; i < retired->n; i++) {
+                bool done;
+
+                r = checkpoint(retired->nodes[i], &done);
+                if (r)
+                        return r;
+        }
+        if (must_wait(store, retired))
+                return 0;
+        r = sync_retired(store, retired);
+        for (size_t i = 0; !r && i < retired->n; i++)
+                if (retired->nodes[i]->first_segment <= target &&
+                        target < journal_get_current(store))
+                        copy_forward(retired->nodes[i]);
+        return r;
+}
+
+/* Invariant 3. */
+static int step_retire(Store *store)
+{
+        _cleanup_(retired_done) Retired retired = {};
+        uint64_t target = choose_target(store), low, before;
+        int r;
+
+        if (!target)
+                return 0;
+        r = list_retired(store, target, &retired);
+        r = r ?: retire_nodes(store, target, &retired);
+        if (r)
+                return r == -ENOMEM ? 0 : r;
+        store_lock(store);
+        before = store->journal.low;
+        store_unlock(store);
+        low = find_low(store);
+        if (low <= before)
+                return 0;
+        journal_set_low(store, low);
+        return 1;
+}
+
+/* Nothing can be done for those who wait for room. */
+static void note_stuck(Store *store)
+{
+        store_lock(store);
+        if (store->n_room_waiters && !store->journal.in_flight && !store->journal.mark_wanted) {
+                store->stuck = true;
+                pthread_cond_broadcast(&store->changed);
+        }
+        store_unlock(store);
+}
+
+int store_background_step(Store *store)
+{
+        static int (*const steps[])(Store *) = {
+                step_delete,
+                step_segment,
+                step_retire,
+                step_checkpoint,
+                step_spill,
+        };
+        int r = atomic_load(&store->failure);
+
+        for (size_t i = 0; !r && i < ELEMENTSOF(steps); i++)
+                r = steps[i](store);
+        if (!r)
+                note_stuck(store);
+        return r;
+}
+
+void store_set_draining(Store *store, bool draining)
+{
+        atomic_store(&store->draining, draining);
+        store_call_work(store);
+}
+
+static void *run_background(void *data)
+{
+        Store *store = data;
+
+        for (;;) {
+                int r = store_background_step(store);
+                bool stop;
+
+                store_lock(store);
+                while (r <= 0 && !store->stop_background && store->work_seen == store->work_calls)
+                        pthread_cond_wait(&store->changed, &store->mutex);
+                store->work_seen = store->work_calls;
+                stop = store->stop_background;
+                store_unlock(store);
+                if (stop || atomic_load(&store->failure))
+                        return NULL;
+        }
+}
+
+int store_start_background(Store *store)
+{
+        int r = pthread_create(&store->background, NULL, run_background, store);
+
+        if (r)
+                return -r;
+        store->has_background = true;
+        return 0;
+}
+
+void store_stop_background(Store *store)
+{
+        if (!store->has_background)
+                return;
+        store_lock(store);
+        store->stop_background = true;
+        pthread_cond_broadcast(&store->changed);
+        store_unlock(store);
+        pthread_join(store->background, NULL);
+        store->has_background = store->stop_background = false;
+}

@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "lib/store/store-private.h"
+
+#include <errno.h>
+
+/*
+ * Writing an object's flushed commits to its database file
+ *
+ * As SQLite's own checkpoint does it, seen from another connection: the CKPT lock, no reader that
+ * bypasses the log (READ0), frames up to the oldest reader's mark; of each page the last frame, and
+ * only when it is among them. What is written is synced later (node_sync()).
+ */
+
+enum { LOCK_WRITE = 0, LOCK_CKPT = 1, LOCK_READ0 = 3 };
+
+typedef struct PageFrame {
+        uint32_t page, frame;
+} PageFrame;
+
+static int compare_pages(const void *a, const void *b)
+{
+        const PageFrame *x = a, *y = b;
+
+        if (x->page != y->page)
+                return x->page < y->page ? -1 : 1;
+        return x->frame < y->frame ? -1 : x->frame > y->frame;
+}
+
+/* The last frame of each page among those after `done`, by page. */
+static int list_pages(Node *node, const WalIndex *index, PageFrame **ret, size_t *ret_n)
+{
+        size_t n = index->max_frame - index->backfilled, kept = 0;
+        PageFrame *pages = malloc(n * sizeof *pages);
+
+        if (!pages)
+                return -ENOMEM;
+        for (size_t i = 0; i < n; i++) {
+                uint32_t db_pages;
+                int r;
+
+                pages[i].frame = index->backfilled + 1 + (uint32_t)i;
+                r = wal_read_header(&node->wal, pages[i].frame, &pages[i].page, &db_pages);
+                if (r) {
+                        free(pages);
+                        return r;
+                }
+        }
+        qsort(pages, n, sizeof *pages, compare_pages);
+        for (size_t i = 0; i < n; i++)
+                if (i + 1 == n || pages[i].page != pages[i + 1].page)
+                        pages[kept++] = pages[i];
+        *ret = pages;
+        *ret_n = kept;
+        return 0;
+}
+
+/* What CREATE made void goes first. */
+static int clear_file(Node *node)
+{
+        int r;
+
+        if (!node->needs_truncate)
+                return 0;
+        node->dirty = true;
+        r = disk_truncate(node->file, 0);
+        if (!r)
+                node->needs_truncate = false;
+        return r;
+}
+
+static int write_page(Node *node, const PageFrame *at, unsigned char *buffer)
+{
+        int r;
+
+        node_lock(node);
+        r = wal_read_page(&node->wal, at->frame, buffer);
+        node->dirty = true;
+        node_unlock(node);
+        return r
+                       ?: disk_write(node->file, buffer, node->wal.page_size,
+                                  (uint64_t)(at->page - 1) * node->wal.page_size, 0);
+}
+
+static int write_pages(Node *node, const WalIndex *index, uint32_t safe, bool *ret_first)
+{
+        _cleanup_(free_p) unsigned char *buffer = malloc(node->wal.page_size);
+        _cleanup_(free_p) PageFrame *pages = NULL;
+        size_t n = 0;
+        int r = -ENOMEM;
+
+        if (buffer) {
+                node_lock(node);
+                r = list_pages(node, index, &pages, &n);
+                node_unlock(node);
+        }
+        for (size_t i = 0; !r && i < n; i++) {
+                if (pages[i].frame > safe || pages[i].page > index->n_pages)
+                        continue;
+                r = write_page(node, &pages[i], buffer);
+                *ret_first |= pages[i].page == 1;
+                node->store->stats.checkpointed_pages++;
+        }
+        if (!r && safe == index->max_frame)
+                r = disk_truncate(node->file, (uint64_t)index->n_pages * node->wal.page_size);
+        return r;
+}
+
+/* Everything is in the file: the log may begin anew, which gives its memory back. */
+static void end_log(Node *node)
+{
+        WalIndex index;
+
+        if (!node->captured || !wal_index_read(node, &index))
+                return;
+        /* SQLite has begun it anew and written nothing yet. */
+        if (index.max_frame == 0 && node->locks[LOCK_WRITE] == 0)
+                node_drop_wal(node);
+        else if (index.backfilled == index.max_frame && index.max_frame == node->captured &&
+                 wal_index_restart(node))
+                node_drop_wal(node);
+}
+
+/* Invariant 2: false while something of the object is not yet durable. */
+static bool may_write(const Node *node)
+{
+        Store *store = node->store;
+
+        return SABOTAGED(SABOTAGE_WAL_RULE) ||
+               atomic_load(&store->flushed) >= atomic_load(&node->last_lsn);
+}
+
+/* Under the node's mutex: takes the locks; 0 when there is something to write, else -EAGAIN or,
+ * when all is done, -EALREADY. */
+static int begin_checkpoint(Node *node, WalIndex *index, uint32_t *ret_safe)
+{
+        uint32_t safe;
+
+        if (atomic_load(&node->store->failure))
+                return -EIO;
+        if (!may_write(node) || node->txn_first)
+                return -EAGAIN;
+        if (!node->captured && node->needs_truncate)
+                return clear_file(node) ?: -EALREADY;
+        if (!node->captured)
+                return -EALREADY;
+        if (node->locks[LOCK_CKPT] || !wal_index_read(node, index))
+                return -EAGAIN;
+        if (index->max_frame != node->captured)
+                return index->max_frame == 0 ? -EALREADY : -EAGAIN;
+        if (index->backfilled >= index->max_frame)
+                return -EALREADY;
+        if (node->locks[LOCK_READ0])
+                return -EAGAIN;
+        safe = wal_index_get_safe(node, index->max_frame);
+        if (safe <= index->backfilled)
+                return -EAGAIN;
+        *ret_safe = safe;
+        node->locks[LOCK_CKPT] = node->locks[LOCK_READ0] = -1;
+        return clear_file(node);
+}
+
+int node_checkpoint(Node *node, bool *ret_done)
+{
+        WalIndex index = {};
+        bool has_first = false;
+        uint32_t safe = 0;
+        int r;
+
+        node_lock(node);
+        r = begin_checkpoint(node, &index, &safe);
+        if (r == -EALREADY)
+                end_log(node);
+        node_unlock(node);
+        *ret_done = r == -EALREADY;
+        if (!safe)
+                return r == -EALREADY || r == -EAGAIN ? 0 : r;
+        r = r ?: write_pages(node, &index, safe, &has_first);
+        node_lock(node);
+        if (!r) {
+                wal_index_set_backfilled(node, safe);
+                node->is_new &= !has_first;
+                if (safe == index.max_frame)
+                        node->size = (uint64_t)index.n_pages * node->wal.page_size;
+                node->page_size = node->wal.page_size;
+                *ret_done = safe == node->captured;
+        }
+        node->locks[LOCK_CKPT] = node->locks[LOCK_READ0] = 0;
+        node->store->stats.checkpoints++;
+        if (*ret_done)
+                end_log(node);
+        node_unlock(node);
+        return r ?: 1;
+}
+
+void node_begin_sync(Node *node, NodeSync *ret)
+{
+        WalIndex index;
+
+        node_lock(node);
+        *ret = (NodeSync){
+                .generation = node->generation,
+                .backfilled = node->captured && wal_index_read(node, &index) && index.max_frame
+                                      ? index.backfilled
+                                      : 0,
+                .file = node->dirty,
+                .entry = node->entry_dirty,
+        };
+        node_unlock(node);
+}
+
+void node_end_sync(Node *node, const NodeSync *sync)
+{
+        uint32_t done;
+
+        node_lock(node);
+        /* Nobody else writes the file: what was dirty is synced. */
+        node->dirty = false;
+        node->entry_dirty = false;
+        /* A log that began anew since was in the file as a whole. */
+        done = node->generation == sync->generation ? sync->backfilled : 0;
+        store_lock(node->store);
+        node->first_segment = done < node->captured ? node_segment_of(node, done + 1) : NO_SEGMENT;
+        store_unlock(node->store);
+        node_unlock(node);
+}
+
+static int sync_entry(Node *node)
+{
+        const char *slash = strrchr(node->path, '/');
+        _cleanup_(free_p) char *folder =
+                slice_dup(slice_of(node->path, (size_t)(slash - node->path)));
+
+        if (SABOTAGED(SABOTAGE_FOLDER_SYNC))
+                return 0;
+        return folder ? disk_sync_folder(node->store->disk, folder) : -ENOMEM;
+}
+
+int node_sync(Node *node)
+{
+        Store *store = node->store;
+        NodeSync sync;
+        int r = 0;
+
+        node_begin_sync(node, &sync);
+        if (!SABOTAGED(SABOTAGE_RETIRE_SYNC)) {
+                if (sync.file)
+                        r = disk_sync(node->file);
+                if (!r && sync.entry)
+                        r = sync_entry(node);
+        }
+        if (r == -ENOMEM)
+                return r;
+        if (r) {
+                store_fail(store, r, "%s: cannot be synced: %s", node->name, strerror(-r));
+                return r;
+        }
+        store->stats.syncs += sync.file;
+        node_end_sync(node, &sync);
+        return 0;
+}

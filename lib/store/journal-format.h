@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * The journal's bytes
+ *
+ * All integers are little-endian. A slot's journal folder holds:
+ *
+ *   lock              empty; an OFD lock on it is the right to the folder
+ *   epoch             the epoch file, 64 bytes
+ *   segment-00 ...    segments, all of one size, written once round after round
+ *   spill-<16 hex>    page sets too large for the journal
+ *   overflow-<16 hex> the rest of a long WAL; of no use after a crash, removed at start
+ *
+ * The epoch file: which batches of the segments count. It is replaced by a rename.
+ *
+ *    0  8  magic "DDEPOCH1"
+ *    8  8  epoch: random; a batch of another epoch is as good as none
+ *   16  8  generation: 1, 2, ... each time the epoch changes
+ *   24  8  first LSN of the epoch
+ *   32  8  first segment number of the epoch
+ *   40  8  segment size in bytes
+ *   48  8  nanoseconds since 1970, when it was written
+ *   56  4  zero
+ *   60  4  crc32c of bytes 0..59
+ *
+ * A segment is a row of batches, each on a fresh block of 4,096 bytes, the first at 0. A batch is
+ * one write. It has batch number n only when the batches before it are durable, so at most the last
+ * one can be torn:
+ *
+ *    0  4  magic 0x54424444 ("DDBT")
+ *    4  4  crc32c of bytes 8..len-1
+ *    8  8  epoch
+ *   16  8  batch number: 1, 2, ... in the epoch
+ *   24  8  segment number: grows by one each time a segment is begun, over epochs too
+ *   32  8  low segment: what is in segments below it is in the database files, and synced
+ *   40  4  len, of header and records; up to the next block the bytes are zero
+ *   44  4  number of records
+ *   48  8  LSN of the first record (or of the next, when there is none)
+ *   56  8  nanoseconds since 1970, when it was sealed
+ *
+ * A record, at a multiple of 8 in the batch:
+ *
+ *    0  1  type
+ *    1  1  flags
+ *    2  1  shift of the page size (9..16): TXN; else 0
+ *    3  1  zero
+ *    4  4  len, with this header and zeros up to a multiple of 8
+ *    8  8  LSN; the records of an epoch are numbered without a gap
+ *   16  4  object: a number that holds within the epoch
+ *   20  4  TXN: pages of the database after it; NAME: length of the name; else 0
+ *   24  4  TXN: pages in this record; else 0
+ *   28  4  zero
+ *   32     what the type says
+ *
+ *   NAME 1    path of the object's file below the objects folder. It comes before the first other
+ *             record of the object in each segment.
+ *   CREATE 2  nothing. The file is there and empty; what it held before is void.
+ *   TXN 3     a commit: pages. Each is { number: 4 bytes, kind and length: 4, bytes }; the length
+ *             is in the low 28 bits, the kind in the high 4: RAW 0, the page; ZERO 1, a delta
+ *             against zeros; DELTA 2, a delta against the object's page as the records before make
+ *             it, which begin with a RAW or ZERO of the page in the same segment.
+ *             With flag COPY 2 it is no commit but pages of earlier ones, written anew so that
+ * their segment can go. With flag SPILL 1 the pages are in a file: { file: 8, size: 8, crc32c: 4,
+ * zero: 4 }. CANCEL 4  { lsn: 8 }: the object's records from this LSN on, up to here, are void.
+ *   DELETE 5  nothing. The file is gone.
+ *
+ * A spill file: { number: 4, the page }*, as many as the record says.
+ *
+ * Redo. Batches of the epoch are put in order. The last one's low segment says where to begin. From
+ * there on batch numbers must have no gap. Records are applied in their order, those that a CANCEL
+ * makes void left out; last, a file is cut to the pages that the last TXN says.
+ *
+ * Decoding judges any bytes: -EBADMSG, never a read beyond what is given.
+ */
+
+#include "lib/base/slice.h"
+
+#define EPOCH_SIZE 64u
+#define BATCH_HEADER_SIZE 64u
+#define RECORD_HEADER_SIZE 32u
+#define PAGE_HEADER_SIZE 8u
+#define SPILL_REF_SIZE 24u
+#define RECORD_ALIGN 8u
+/* A record has at most a page set of 16 MiB in pages of 512 bytes; a batch ends with the record
+ * that reaches 1 MiB. */
+#define JOURNAL_BATCH_MAX (24u << 20)
+#define JOURNAL_NAME_MAX 1024u
+
+typedef struct EpochFile {
+        uint64_t epoch, generation, first_lsn, first_segment, segment_size, time;
+} EpochFile;
+
+typedef struct BatchHeader {
+        uint64_t epoch, batch, segment, low, first_lsn, time;
+        uint32_t crc, len, n_records;
+} BatchHeader;
+
+typedef enum RecordType {
+        RECORD_NAME = 1,
+        RECORD_CREATE,
+        RECORD_TXN,
+        RECORD_CANCEL,
+        RECORD_DELETE,
+} RecordType;
+
+typedef enum RecordFlags {
+        RECORD_SPILL = 1,
+        RECORD_COPY = 2,
+} RecordFlags;
+
+typedef struct Record {
+        RecordType type;
+        unsigned flags;
+        uint32_t page_size; /* TXN; else 0 */
+        uint32_t object, db_pages, n_pages;
+        uint64_t lsn;
+        Slice payload; /* without the zeros at its end where the type tells its length */
+} Record;
+
+typedef enum PageKind {
+        PAGE_RAW,
+        PAGE_ZERO,
+        PAGE_DELTA,
+} PageKind;
+
+typedef struct Page {
+        uint32_t number;
+        PageKind kind;
+        Slice bytes;
+} Page;
+
+typedef struct SpillRef {
+        uint64_t file, size;
+        uint32_t crc;
+} SpillRef;
+
+void epoch_encode(const EpochFile *epoch, unsigned char out[EPOCH_SIZE]);
+int epoch_decode(Slice bytes, EpochFile *ret);
+
+/* Fills in the header, its crc included, of a batch whose header.len bytes are at batch. */
+void batch_seal(const BatchHeader *header, unsigned char *batch);
+/* The header's own form alone (magic, lengths); bytes may be the batch's first block. */
+int batch_decode_header(Slice bytes, BatchHeader *ret);
+/* bytes: the len bytes of the batch. */
+bool batch_check(const BatchHeader *header, Slice bytes);
+
+static inline size_t record_size(size_t payload)
+{
+        return (RECORD_HEADER_SIZE + payload + RECORD_ALIGN - 1) & ~(size_t)(RECORD_ALIGN - 1);
+}
+
+/* The header of a record with payload bytes, whose padding it also writes: out has record_size().
+ */
+void record_encode(const Record *record, size_t payload, unsigned char *out);
+void record_set_lsn(unsigned char *record, uint64_t lsn);
+/* Cuts the first record off *rest. -ENODATA at the end. */
+int record_decode(Slice *rest, Record *ret);
+
+/* The header of a page; its bytes follow. */
+void page_encode(uint32_t number, PageKind kind, size_t len, unsigned char *out);
+/* Cuts the first page off *rest. */
+int page_decode(Slice *rest, uint32_t page_size, Page *ret);
+
+void spill_encode(const SpillRef *spill, unsigned char out[SPILL_REF_SIZE]);
+int spill_decode(Slice bytes, SpillRef *ret);
+void cancel_encode(uint64_t lsn, unsigned char out[8]);
+int cancel_decode(Slice bytes, uint64_t *ret);
+
+/* Big-endian, as SQLite's files have them; little-endian, as ours. */
+uint32_t get_be32(const void *data);
+uint32_t get_le32(const void *data);
+uint64_t get_le64(const void *data);
+void put_le32(void *data, uint32_t value);
+void put_le64(void *data, uint64_t value);

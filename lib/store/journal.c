@@ -1,0 +1,597 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "lib/store/store-private.h"
+
+#include <errno.h>
+
+#define BATCH_FIRST (64u << 10)
+#define BATCH_KEEP (2u << 20)
+#define SPARE_MAX 4u
+#define ZERO_CHUNK (1u << 20)
+
+static uint64_t round_up(uint64_t n)
+{
+        return (n + DISK_BLOCK - 1) & ~(uint64_t)(DISK_BLOCK - 1);
+}
+
+static void batch_free(Batch *batch)
+{
+        if (!batch)
+                return;
+        free(batch->data);
+        free(batch);
+}
+
+static int batch_reserve(Batch *batch, size_t n)
+{
+        size_t room = batch->room ?: BATCH_FIRST;
+        void *data;
+
+        while (room < round_up(batch->len + n))
+                room *= 2;
+        if (room == batch->room)
+                return 0;
+        if (posix_memalign(&data, DISK_BLOCK, room))
+                return -ENOMEM;
+        if (batch->data)
+                memcpy(data, batch->data, batch->len);
+        free(batch->data);
+        batch->data = data;
+        batch->room = room;
+        return 0;
+}
+
+/* Puts a batch whose write is done aside for the next, or frees it. */
+static void batch_recycle(Journal *journal, Batch *batch)
+{
+        if (journal->n_spare >= SPARE_MAX || batch->room > BATCH_KEEP) {
+                batch_free(batch);
+                return;
+        }
+        list_append(&journal->spare, &batch->link);
+        journal->n_spare++;
+}
+
+static void on_written(DiskWrite *write, int result);
+
+static int batch_new(Store *store, Batch **ret)
+{
+        Journal *journal = &store->journal;
+        List *link = list_pop(&journal->spare);
+        Batch *batch;
+
+        if (link) {
+                batch = list_entry(link, Batch, link);
+                journal->n_spare--;
+        } else {
+                batch = calloc(1, sizeof *batch);
+                if (!batch)
+                        return -ENOMEM;
+                list_init(&batch->link);
+                batch->store = store;
+                batch->write.fn = on_written;
+        }
+        batch->len = BATCH_HEADER_SIZE;
+        batch->n_records = 0;
+        if (batch_reserve(batch, 0)) {
+                batch_free(batch);
+                return -ENOMEM;
+        }
+        *ret = batch;
+        return 0;
+}
+
+static int find_segment(const Journal *journal, SegmentState state)
+{
+        for (unsigned i = 0; i < journal->n_segments; i++)
+                if (journal->segments[i].state == state)
+                        return (int)i;
+        return -1;
+}
+
+static unsigned count_segments(const Journal *journal, SegmentState state)
+{
+        unsigned n = 0;
+
+        for (unsigned i = 0; i < journal->n_segments; i++)
+                n += journal->segments[i].state == state;
+        return n;
+}
+
+static int next_segment(Journal *journal)
+{
+        int slot = find_segment(journal, SEGMENT_FREE);
+
+        if (slot < 0)
+                return -ENOSPC;
+        journal->segments[slot].state = SEGMENT_LIVE;
+        journal->segments[slot].number = ++journal->last_segment;
+        journal->current = (unsigned)slot;
+        journal->offset = 0;
+        return 0;
+}
+
+/* What comes after the filling batch begins on a block of its own. */
+static Batch *close_filling(Journal *journal)
+{
+        Batch *batch = TAKE_PTR(journal->filling);
+
+        journal->offset = batch->offset + round_up(batch->len);
+        return batch;
+}
+
+static int begin_batch(Store *store, size_t len, uint64_t limit)
+{
+        Journal *journal = &store->journal;
+        Batch *batch;
+        int r = 0;
+
+        if (journal->last_segment == 0 || journal->offset + BATCH_HEADER_SIZE + len > limit)
+                r = next_segment(journal);
+        r = r ?: batch_new(store, &batch);
+        if (r)
+                return r;
+        batch->slot = journal->current;
+        batch->segment = journal->last_segment;
+        batch->offset = journal->offset;
+        journal->filling = batch;
+        return 0;
+}
+
+/* Sees to it that the filling batch takes len more bytes. */
+static int make_room(Store *store, size_t len, bool urgent)
+{
+        Journal *journal = &store->journal;
+        uint64_t limit = journal->segment_size - (urgent ? 0 : SEGMENT_RESERVE);
+        Batch *batch = journal->filling;
+        int r;
+
+        if (atomic_load(&store->failure))
+                return -EIO;
+        if (!urgent && journal->queued && journal->queued + len > store->options.queue_max)
+                return -EAGAIN;
+        if (batch && batch->n_records &&
+                (batch->len >= BATCH_TARGET || batch->offset + batch->len + len > limit)) {
+                batch = close_filling(journal);
+                list_append(&journal->ready, &batch->link);
+        } else if (batch && batch->offset + batch->len + len > limit) {
+                /* An empty one at the end of a segment, made for less. */
+                journal->filling = NULL;
+                batch_recycle(journal, batch);
+        }
+        if (!journal->filling) {
+                r = begin_batch(store, len, limit);
+                if (r)
+                        return r;
+        }
+        return batch_reserve(journal->filling, len);
+}
+
+int journal_prepare(Store *store, size_t len, bool urgent, uint64_t *ret_segment)
+{
+        int r;
+
+        store_lock(store);
+        r = make_room(store, len, urgent);
+        if (!r)
+                *ret_segment = store->journal.filling->segment;
+        store_unlock(store);
+        return r;
+}
+
+static void number_records(Journal *journal, JournalAppend *append)
+{
+        unsigned char *record = append->records;
+
+        for (uint32_t i = 0; i < append->n_records; i++) {
+                record_set_lsn(record, ++journal->last_lsn);
+                record += get_le32(record + 4);
+        }
+        dd_assert(record == append->records + append->len);
+        append->ret_last_lsn = journal->last_lsn;
+}
+
+static void put_records(Store *store, JournalAppend *append)
+{
+        Journal *journal = &store->journal;
+        Batch *batch = journal->filling;
+        Node *node = append->node;
+
+        if (!batch->n_records)
+                batch->first_lsn = journal->last_lsn + 1;
+        number_records(journal, append);
+        memcpy(batch->data + batch->len, append->records, append->len);
+        batch->len += append->len;
+        batch->n_records += append->n_records;
+        batch->last_lsn = append->ret_last_lsn;
+        journal->queued += append->len;
+        store->stats.record_bytes += append->len;
+        if (node->first_segment == NO_SEGMENT)
+                node->first_segment = batch->segment;
+        atomic_store(&node->last_lsn, append->ret_last_lsn);
+        atomic_store(&store->captured, append->ret_last_lsn);
+}
+
+int journal_append(Store *store, JournalAppend *append)
+{
+        int r;
+
+        store_lock(store);
+        r = make_room(store, append->len, append->urgent);
+        if (!r && store->journal.filling->segment != append->segment)
+                r = -ESTALE;
+        if (!r)
+                put_records(store, append);
+        store_unlock(store);
+        return r;
+}
+
+static bool has_work(const Journal *journal)
+{
+        return !list_is_empty(&journal->ready) || journal->mark_wanted ||
+               (journal->filling && journal->filling->n_records);
+}
+
+void journal_wake(Store *store)
+{
+        Journal *journal = &store->journal;
+        bool wake;
+
+        store_lock(store);
+        wake = has_work(journal) && !journal->in_flight && !journal->woken;
+        journal->woken |= wake;
+        store_unlock(store);
+        if (wake && store->options.wake)
+                store->options.wake(store->options.data);
+}
+
+static bool may_go_on(Store *store, int why)
+{
+        if (why == -EAGAIN)
+                return store->journal.queued <= store->options.queue_max / 2;
+        return count_segments(&store->journal, SEGMENT_FREE) > 0;
+}
+
+int journal_wait_room(Store *store, int why)
+{
+        int r = 0;
+
+        if (pthread_equal(pthread_self(), store->loop_thread))
+                return -ENOSPC;
+        journal_wake(store);
+        store_call_work(store);
+        store_lock(store);
+        if (why == -ENOSPC && !store->has_background)
+                r = -ENOSPC;
+        store->stuck = false;
+        store->n_room_waiters++;
+        while (!r && !may_go_on(store, why)) {
+                if (atomic_load(&store->failure))
+                        r = -EIO;
+                else if (store->stuck)
+                        r = -ENOSPC;
+                else
+                        pthread_cond_wait(&store->changed, &store->mutex);
+        }
+        store->n_room_waiters--;
+        store_unlock(store);
+        return r;
+}
+
+bool journal_has_room(Store *store)
+{
+        Journal *journal = &store->journal;
+        bool has_room;
+
+        store_lock(store);
+        has_room = journal->queued <= store->options.queue_max / 2 &&
+                   (count_segments(journal, SEGMENT_FREE) > 0 ||
+                           journal->offset < journal->segment_size / 2);
+        store_unlock(store);
+        return has_room;
+}
+
+bool journal_is_idle(Store *store)
+{
+        bool idle;
+
+        store_lock(store);
+        idle = !store->journal.in_flight && !has_work(&store->journal);
+        store_unlock(store);
+        return idle;
+}
+
+/* The batch to write next, or NULL. */
+static Batch *take_batch(Store *store)
+{
+        Journal *journal = &store->journal;
+        List *link = list_pop(&journal->ready);
+        Batch *batch;
+
+        if (link)
+                return list_entry(link, Batch, link);
+        if (journal->filling && journal->filling->n_records)
+                return close_filling(journal);
+        /* A mark on its own: a batch without records. When there is not even room for it, it goes
+         * out with the next that finds some. */
+        if (!journal->filling && make_room(store, 0, true))
+                return NULL;
+        batch = close_filling(journal);
+        batch->last_lsn = 0;
+        batch->first_lsn = journal->last_lsn + 1;
+        return batch;
+}
+
+static void seal(Store *store, Batch *batch)
+{
+        size_t size = round_up(batch->len);
+        BatchHeader header = {
+                .epoch = store->journal.epoch,
+                .batch = ++store->journal.last_batch,
+                .segment = batch->segment,
+                .low = batch->low,
+                .len = (uint32_t)batch->len,
+                .n_records = batch->n_records,
+                .first_lsn = batch->first_lsn,
+                .time = disk_clock_realtime(store->disk),
+        };
+
+        memset(batch->data + batch->len, 0, size - batch->len);
+        batch_seal(&header, batch->data);
+        batch->submitted_at = disk_clock_monotonic(store->disk);
+        batch->write.file = store->journal.segments[batch->slot].file;
+        batch->write.data = batch->data;
+        batch->write.len = size;
+        batch->write.offset = batch->offset;
+        batch->write.flags = DISK_DSYNC;
+}
+
+/* The mark holds when everything captured before it was set is durable: a batch that is older than
+ * what was copied forward must not carry it. */
+static void say_low(Journal *journal, Batch *batch)
+{
+        if (!batch->n_records || batch->last_lsn >= journal->low_lsn) {
+                journal->said_low = journal->low;
+                journal->mark_wanted = false;
+        }
+        batch->low = journal->said_low;
+}
+
+void journal_fill(Store *store)
+{
+        Journal *journal = &store->journal;
+        Batch *batch = NULL;
+        int r;
+
+        store_lock(store);
+        journal->woken = false;
+        if (!journal->in_flight && !atomic_load(&store->failure) && has_work(journal))
+                batch = take_batch(store);
+        if (batch) {
+                journal->in_flight = batch;
+                say_low(journal, batch);
+                if (SABOTAGED(SABOTAGE_EARLY_FLUSH) && batch->last_lsn)
+                        atomic_store(&store->flushed, batch->last_lsn);
+        }
+        store_unlock(store);
+        if (!batch)
+                return;
+        seal(store, batch);
+        r = disk_submit(store->disk, &batch->write);
+        if (!r)
+                return;
+        store_lock(store);
+        journal->in_flight = NULL;
+        batch_recycle(journal, batch);
+        store_unlock(store);
+        store_fail(store, r, "the journal's write could not be started: %s", strerror(-r));
+}
+
+/* Invariant 4: this is where segments become free, and nowhere else. */
+static bool free_segments(Store *store, uint64_t low)
+{
+        Journal *journal = &store->journal;
+        bool freed = false;
+
+        journal->durable_low = MAX(journal->durable_low, low);
+        for (unsigned i = 0; i < journal->n_segments; i++) {
+                Segment *segment = &journal->segments[i];
+
+                if (segment->state != SEGMENT_LIVE || segment->number >= journal->durable_low)
+                        continue;
+                segment->state = SEGMENT_FREE;
+                store->stats.retired_segments++;
+                freed = true;
+        }
+        return freed;
+}
+
+static void count_flush(Store *store, const Batch *batch)
+{
+        uint64_t ns = disk_clock_monotonic(store->disk) - batch->submitted_at;
+        unsigned bits = ns ? 64 - (unsigned)__builtin_clzll(ns) : 0;
+
+        store->stats.flush_ns[MIN(bits, (unsigned)ELEMENTSOF(store->stats.flush_ns) - 1)]++;
+        store->stats.batches++;
+        store->stats.disk_bytes += batch->write.len;
+}
+
+static void on_written(DiskWrite *write, int result)
+{
+        Batch *batch = CONTAINER_OF(write, Batch, write);
+        Store *store = batch->store;
+        Journal *journal = &store->journal;
+        bool work;
+
+        if (SABOTAGED(SABOTAGE_WRITE_ERROR))
+                result = 0;
+        store_lock(store);
+        journal->in_flight = NULL;
+        work = store->work_waits;
+        if (!result) {
+                count_flush(store, batch);
+                if (batch->last_lsn)
+                        atomic_store(&store->flushed, batch->last_lsn);
+                journal->queued -= batch->len - BATCH_HEADER_SIZE;
+                work |= free_segments(store, batch->low);
+                store->work_waits = false;
+        }
+        batch_recycle(journal, batch);
+        pthread_cond_broadcast(&store->changed);
+        store_unlock(store);
+        if (result)
+                store_fail(store, result, "a write of the journal failed: %s", strerror(-result));
+        store_fire_waiters(store);
+        if (work)
+                store_call_work(store);
+        journal_fill(store);
+}
+
+void journal_set_low(Store *store, uint64_t low)
+{
+        Journal *journal = &store->journal;
+
+        store_lock(store);
+        if (low > journal->low) {
+                journal->low = low;
+                journal->low_lsn = journal->last_lsn;
+                journal->mark_wanted = true;
+                if (SABOTAGED(SABOTAGE_LOW_MARK))
+                        free_segments(store, low);
+        }
+        store_unlock(store);
+        journal_wake(store);
+}
+
+uint64_t journal_get_current(Store *store)
+{
+        uint64_t current;
+
+        store_lock(store);
+        current = store->journal.last_segment;
+        store_unlock(store);
+        return current;
+}
+
+static int segment_path(Store *store, unsigned slot, char **ret)
+{
+        char *path;
+
+        if (asprintf(&path, "%s/segment-%02u", store->journal_path, slot) < 0)
+                return -ENOMEM;
+        *ret = path;
+        return 0;
+}
+
+/* Zeros all through: a write into blocks that have been written needs no work on metadata. */
+static int write_zeros(DiskFile *file, uint64_t size)
+{
+        _cleanup_(free_p) void *zeros = NULL;
+        int r;
+
+        if (posix_memalign(&zeros, DISK_BLOCK, ZERO_CHUNK))
+                return -ENOMEM;
+        memset(zeros, 0, ZERO_CHUNK);
+        r = disk_allocate(file, 0, size);
+        for (uint64_t at = 0; !r && at < size; at += ZERO_CHUNK)
+                r = disk_write(file, zeros, MIN(size - at, (uint64_t)ZERO_CHUNK), at, 0);
+        return r ?: disk_sync(file);
+}
+
+static int create_segment(Store *store, unsigned slot)
+{
+        _cleanup_(free_p) char *path = NULL;
+        _cleanup_(disk_close_p) DiskFile *file = NULL;
+        int r = segment_path(store, slot, &path);
+
+        r = r ?: disk_open(store->disk, path, DISK_CREATE | DISK_DIRECT, &file);
+        r = r ?: write_zeros(file, store->journal.segment_size);
+        r = r ?: disk_sync_folder(store->disk, store->journal_path);
+        if (r) {
+                /* Half a segment is of no use, and its room may be what is missing. */
+                if (file)
+                        disk_unlink(store->disk, path);
+                return r;
+        }
+        store_lock(store);
+        store->journal.segments[slot].file = TAKE_PTR(file);
+        store->journal.segments[slot].state = SEGMENT_FREE;
+        pthread_cond_broadcast(&store->changed);
+        store_unlock(store);
+        return 0;
+}
+
+int journal_prepare_segment(Store *store)
+{
+        int slot, r;
+
+        store_lock(store);
+        slot = count_segments(&store->journal, SEGMENT_FREE)
+                       ? -1
+                       : find_segment(&store->journal, SEGMENT_ABSENT);
+        store_unlock(store);
+        if (slot < 0)
+                return 0;
+        r = create_segment(store, (unsigned)slot);
+        return r ?: 1;
+}
+
+/* What an earlier epoch left: a segment of the right size is free, any other goes. */
+static int adopt_segment(Store *store, unsigned slot)
+{
+        _cleanup_(free_p) char *path = NULL;
+        Journal *journal = &store->journal;
+        uint64_t size;
+        int r = segment_path(store, slot, &path);
+
+        r = r ?: disk_stat_size(store->disk, path, &size);
+        if (r)
+                return r == -ENOENT ? 0 : r;
+        if (slot >= journal->n_segments || size != journal->segment_size)
+                return disk_unlink(store->disk, path);
+        r = disk_open(store->disk, path, DISK_DIRECT, &journal->segments[slot].file);
+        if (!r)
+                journal->segments[slot].state = SEGMENT_FREE;
+        return r;
+}
+
+int journal_open(Store *store, const EpochFile *epoch)
+{
+        Journal *journal = &store->journal;
+        int r = 0;
+
+        journal->segment_size = epoch->segment_size;
+        journal->n_segments = store->options.n_segments;
+        journal->segments = calloc(journal->n_segments, sizeof *journal->segments);
+        if (!journal->segments)
+                return -ENOMEM;
+        journal->epoch = epoch->epoch;
+        journal->last_segment = epoch->first_segment - 1;
+        journal->low = journal->said_low = journal->durable_low = epoch->first_segment;
+        journal->last_lsn = epoch->first_lsn - 1;
+        /* There is no current segment yet. */
+        journal->offset = journal->segment_size;
+        atomic_store(&store->flushed, journal->last_lsn);
+        atomic_store(&store->captured, journal->last_lsn);
+        for (unsigned i = 0; !r && i < 100; i++)
+                r = adopt_segment(store, i);
+        if (!r && find_segment(journal, SEGMENT_FREE) < 0)
+                r = create_segment(store, 0);
+        return r;
+}
+
+void journal_close(Store *store)
+{
+        Journal *journal = &store->journal;
+        List *link;
+
+        batch_free(journal->filling);
+        batch_free(journal->in_flight);
+        while ((link = list_pop(&journal->ready)))
+                batch_free(list_entry(link, Batch, link));
+        while ((link = list_pop(&journal->spare)))
+                batch_free(list_entry(link, Batch, link));
+        for (unsigned i = 0; journal->segments && i < journal->n_segments; i++)
+                disk_close(journal->segments[i].file);
+        free(journal->segments);
+        journal->segments = NULL;
+}

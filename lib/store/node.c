@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "lib/store/store-private.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+
+/* SQLite's lock bytes: PENDING, RESERVED and the SHARED range. */
+#define LOCK_OFFSET 0x40000000u
+#define LOCK_LEN 512u
+#define NEW_PAGE_SIZE 4096u
+#define DB_HEADER_SIZE 100u
+
+static void put_be16(unsigned char *out, unsigned value)
+{
+        out[0] = (unsigned char)(value >> 8);
+        out[1] = (unsigned char)value;
+}
+
+/*
+ * Page 1 of a database that has nothing in it, in WAL mode: the file header, and an empty table's
+ * leaf for the schema (SQLite's "Database File Format", 1.3 and 1.6).
+ */
+void node_first_page(const Node *node, unsigned char *page, size_t len, size_t offset)
+{
+        unsigned char head[DB_HEADER_SIZE + 8] = "SQLite format 3";
+        unsigned page_size = node->page_size;
+        size_t n = offset < sizeof head ? MIN(len, sizeof head - offset) : 0;
+
+        put_be16(head + 16, page_size == 65536 ? 1 : page_size);
+        head[18] = head[19] = 2; /* WAL */
+        head[21] = 64;           /* payload fractions, all fixed */
+        head[22] = head[23] = 32;
+        head[27] = 1; /* change counter */
+        head[31] = 1; /* pages */
+        head[95] = 1; /* "version valid for" equals the change counter */
+        put_be16(head + 96, 0);
+        head[100] = 13; /* leaf of a table */
+        put_be16(head + 105, page_size == 65536 ? 0 : page_size);
+        memset(page, 0, len);
+        memcpy(page, head + MIN(offset, sizeof head), n);
+}
+
+static Node *node_alloc(Store *store, const char *path)
+{
+        Node *node = calloc(1, sizeof *node);
+
+        if (!node)
+                return NULL;
+        node->path = strdup(path);
+        if (!node->path) {
+                free(node);
+                return NULL;
+        }
+        node->name = node->path + store->objects_len + 1;
+        node->store = store;
+        node->first_segment = node->bases_segment = node->named_segment = NO_SEGMENT;
+        node->page_size = NEW_PAGE_SIZE;
+        list_init(&node->link);
+        pthread_mutex_init(&node->mutex, NULL);
+        wal_init(&node->wal, store->disk, store->options.wal_heap_max);
+        return node;
+}
+
+void node_free(Node *node)
+{
+        wal_reset(&node->wal);
+        wal_index_drop(node);
+        page_map_clear(&node->bases);
+        free(node->bases.entries);
+        free(node->marks);
+        disk_close(node->file);
+        pthread_mutex_destroy(&node->mutex);
+        free(node->overflow_path);
+        free(node->path);
+        free(node);
+}
+
+/* What the file's own header says; a file that is none is SQLite's to judge. */
+static int read_page_size(Node *node)
+{
+        unsigned char head[DB_HEADER_SIZE];
+        unsigned page_size;
+        size_t len;
+        int r = disk_read(node->file, head, sizeof head, 0, &len);
+
+        if (r || len < sizeof head)
+                return r;
+        page_size = (unsigned)head[16] << 8 | head[17];
+        if (page_size == 1)
+                page_size = 65536;
+        if (page_size >= 512 && (page_size & (page_size - 1)) == 0)
+                node->page_size = page_size;
+        return 0;
+}
+
+static void node_begin_new(Node *node)
+{
+        node->is_new = node->needs_create = true;
+        node->page_size = NEW_PAGE_SIZE;
+        node->size = NEW_PAGE_SIZE;
+}
+
+/* Opens and locks the file, and sees what is in it. */
+static int node_open_file(Node *node, bool create)
+{
+        Disk *disk = node->store->disk;
+        int r = disk_open(disk, node->path, 0, &node->file);
+
+        if (r == -ENOENT && create) {
+                r = disk_open(disk, node->path, DISK_CREATE, &node->file);
+                node->entry_dirty = true;
+        }
+        r = r ?: disk_lock(node->file, LOCK_OFFSET, LOCK_LEN);
+        r = r ?: disk_get_size(node->file, &node->size);
+        if (r) {
+                node->file = disk_close(node->file);
+                return r;
+        }
+        if (node->size)
+                return read_page_size(node);
+        /* Whose name that is, and whether it is durable, is not known: a creation that was never
+         * acknowledged leaves an empty file. */
+        node->entry_dirty = true;
+        node_begin_new(node);
+        return 0;
+}
+
+static Node *find_locked(Store *store, const char *path)
+{
+        MapNode *map = map_find(&store->nodes, slice_from(path));
+        Node *node = map ? CONTAINER_OF(map, Node, map) : NULL;
+
+        if (node)
+                node->n_refs++;
+        return node;
+}
+
+/* A deleted object that is opened again: its file's content is void, what is to come is new. */
+static void node_revive(Node *node)
+{
+        node->deleted = false;
+        node->needs_truncate = true;
+        node_begin_new(node);
+}
+
+static int node_insert(Store *store, Node *node)
+{
+        int r;
+
+        if (store->last_object == UINT32_MAX)
+                return -EOVERFLOW;
+        node->object = store->last_object + 1;
+        node->overflow_path = store_file_path(store, "overflow", node->object);
+        if (!node->overflow_path)
+                return -ENOMEM;
+        node->wal.overflow_path = node->overflow_path;
+        r = map_insert(&store->nodes, &node->map, slice_from(node->path));
+        if (r)
+                return r;
+        store->last_object++;
+        node->n_refs = 1;
+        list_append(&store->node_list, &node->link);
+        return 0;
+}
+
+Node *node_find(Store *store, const char *path)
+{
+        Node *node;
+
+        store_lock(store);
+        node = find_locked(store, path);
+        store_unlock(store);
+        return node;
+}
+
+/* Takes up a node that is there; -ENOENT when it is deleted and nobody asks to create it. */
+static int node_take_up(Node *node, bool create)
+{
+        int r = 0;
+
+        node_lock(node);
+        if (!node->file)
+                r = node_open_file(node, create);
+        else if (node->deleted && create)
+                node_revive(node);
+        else if (node->deleted)
+                r = -ENOENT;
+        node_unlock(node);
+        return r;
+}
+
+int node_open(Store *store, const char *path, bool create, Node **ret)
+{
+        Node *node = node_find(store, path), *other;
+        int r;
+
+        if (node) {
+                r = node_take_up(node, create);
+                if (r)
+                        node_unref(node);
+                else
+                        *ret = node;
+                return r;
+        }
+        if (strlen(path) - store->objects_len - 1 > JOURNAL_NAME_MAX)
+                return -ENAMETOOLONG;
+        node = node_alloc(store, path);
+        if (!node)
+                return -ENOMEM;
+        r = node_open_file(node, create);
+        if (!r) {
+                store_lock(store);
+                r = node_insert(store, node);
+                store_unlock(store);
+        }
+        if (r) {
+                node_free(node);
+                /* The lock may be that of a node which another thread opened meanwhile. */
+                other = r == -EAGAIN ? node_find(store, path) : NULL;
+                if (!other)
+                        return r;
+                node = other;
+        }
+        *ret = node;
+        return 0;
+}
+
+void node_ref(Node *node)
+{
+        store_lock(node->store);
+        node->n_refs++;
+        store_unlock(node->store);
+}
+
+/* Everything is in the file and the file is synced, or there never was anything. */
+static bool node_is_clean(const Node *node)
+{
+        return node->first_segment == NO_SEGMENT && !node->captured && !node->dirty &&
+               !node->deleted;
+}
+
+bool node_try_free(Node *node)
+{
+        if (node->n_refs || !node_is_clean(node))
+                return false;
+        map_remove(&node->store->nodes, &node->map);
+        list_unlink(&node->link);
+        return true;
+}
+
+void node_unref(Node *node)
+{
+        Store *store = node->store;
+        bool gone;
+
+        store_lock(store);
+        dd_assert(node->n_refs > 0);
+        node->n_refs--;
+        gone = node_try_free(node);
+        store_unlock(store);
+        if (gone)
+                node_free(node);
+}
+
+uint64_t node_segment_of(const Node *node, uint32_t frame)
+{
+        uint64_t segment = NO_SEGMENT;
+
+        for (size_t i = 0; i < node->n_marks && node->marks[i].frame <= frame; i++)
+                segment = node->marks[i].segment;
+        return segment;
+}
+
+/* The log is empty: nobody reads from it and all of it is in the file, or void. */
+void node_drop_wal(Node *node)
+{
+        wal_reset(&node->wal);
+        page_map_clear(&node->bases);
+        node->captured = node->last_header = 0;
+        node->n_marks = 0;
+        node->generation++;
+}

@@ -1,0 +1,333 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "lib/store/recover.h"
+
+#include <errno.h>
+#include <stdarg.h>
+
+/*
+ * Finding the journal's tail
+ *
+ * One write is in flight at a time, so only the last batch can be torn, and nothing that counts
+ * comes after it. A batch that does not check while a later one does is therefore no torn tail but
+ * damage. To tell the two apart the search goes on behind a place that does not check, for as long
+ * as a batch can be.
+ */
+
+int found_damage(Found *found, unsigned slot, uint64_t offset, const char *format, ...)
+{
+        char what[256];
+        va_list args;
+
+        va_start(args, format);
+        vsnprintf(what, sizeof what, format, args);
+        va_end(args);
+        store_log(found->store, LOG_ERR,
+                "the journal %s is damaged: segment-%02u at offset %llu: %s; nothing was changed",
+                found->store->journal_path, slot, (unsigned long long)offset, what);
+        return -EUCLEAN;
+}
+
+static int reserve_buffer(Found *found, size_t size)
+{
+        unsigned char *buffer;
+
+        if (size <= found->buffer_room)
+                return 0;
+        buffer = realloc(found->buffer, size);
+        if (!buffer)
+                return -ENOMEM;
+        found->buffer = buffer;
+        found->buffer_room = size;
+        return 0;
+}
+
+int found_read(Found *found, const FoundBatch *batch, Slice *ret)
+{
+        uint32_t len = batch->header.len;
+        size_t got;
+        int r = reserve_buffer(found, len);
+
+        r = r ?: disk_read(found->segments[batch->slot], found->buffer, len, batch->offset, &got);
+        if (r)
+                return r;
+        *ret = slice_of(found->buffer, got);
+        return got == len && (SABOTAGED(SABOTAGE_CRC) || batch_check(&batch->header, *ret))
+                       ? 0
+                       : -EBADMSG;
+}
+
+/* 0: a batch of the epoch is there; -EBADMSG: none. */
+static int read_batch(Found *found, unsigned slot, uint64_t offset, FoundBatch *ret)
+{
+        unsigned char head[BATCH_HEADER_SIZE];
+        FoundBatch batch = { .slot = slot, .offset = offset };
+        size_t got;
+        Slice bytes;
+        int r = disk_read(found->segments[slot], head, sizeof head, offset, &got);
+
+        if (r)
+                return r;
+        r = batch_decode_header(slice_of(head, got), &batch.header);
+        if (!r && batch.header.epoch != found->epoch.epoch)
+                r = -EBADMSG;
+        r = r ?: found_read(found, &batch, &bytes);
+        if (!r)
+                *ret = batch;
+        return r;
+}
+
+static int add_batch(Found *found, const FoundBatch *batch)
+{
+        if (found->n_batches == found->room) {
+                size_t room = found->room ? 2 * found->room : 1024;
+                FoundBatch *batches = realloc(found->batches, room * sizeof *batches);
+
+                if (!batches)
+                        return -ENOMEM;
+                found->batches = batches;
+                found->room = room;
+        }
+        found->batches[found->n_batches++] = *batch;
+        return 0;
+}
+
+static int scan_segment(Found *found, unsigned slot)
+{
+        uint64_t size, offset = 0, checked = 0;
+        int r = disk_get_size(found->segments[slot], &size);
+
+        while (!r && offset + BATCH_HEADER_SIZE <= size &&
+                offset - checked <= JOURNAL_BATCH_MAX + DISK_BLOCK) {
+                FoundBatch batch;
+
+                r = read_batch(found, slot, offset, &batch);
+                if (r == -EBADMSG) {
+                        offset += DISK_BLOCK;
+                        r = 0;
+                        continue;
+                }
+                r = r ?: add_batch(found, &batch);
+                if (!r)
+                        offset += (batch.header.len + DISK_BLOCK - 1) & ~(DISK_BLOCK - 1);
+                checked = offset;
+        }
+        return r;
+}
+
+static int open_segments(Found *found)
+{
+        Store *store = found->store;
+
+        for (unsigned i = 0; i < ELEMENTSOF(found->segments); i++) {
+                _cleanup_(free_p) char *path = NULL;
+                int r;
+
+                if (asprintf(&path, "%s/segment-%02u", store->journal_path, i) < 0)
+                        return -ENOMEM;
+                r = disk_open(store->disk, path, DISK_READ_ONLY, &found->segments[i]);
+                if (r && r != -ENOENT)
+                        return r;
+        }
+        return 0;
+}
+
+static void found_done(Found *found)
+{
+        for (size_t i = 0; i < ELEMENTSOF(found->segments); i++)
+                disk_close(found->segments[i]);
+        free(found->batches);
+        free(found->buffer);
+}
+
+static int compare_batches(const void *a, const void *b)
+{
+        uint64_t x = ((const FoundBatch *)a)->header.batch;
+        uint64_t y = ((const FoundBatch *)b)->header.batch;
+
+        return x < y ? -1 : x > y;
+}
+
+/* Where the batch that ought to follow would begin, for the report. */
+static int report_gap(Found *found, const FoundBatch *before, const FoundBatch *after)
+{
+        uint64_t next =
+                before->offset + ((before->header.len + DISK_BLOCK - 1) & ~(DISK_BLOCK - 1));
+        bool same = before->slot == after->slot && before->header.segment == after->header.segment;
+
+        return found_damage(found, same ? before->slot : after->slot,
+                same            ? next
+                : after->offset ? 0
+                                : after->offset,
+                "batch %llu does not check, but batch %llu after it (segment-%02u at offset %llu) "
+                "does",
+                (unsigned long long)before->header.batch + 1,
+                (unsigned long long)after->header.batch, after->slot,
+                (unsigned long long)after->offset);
+}
+
+/* Leaves those that count: from the low segment on, without a gap. */
+static int choose_batches(Found *found)
+{
+        FoundBatch *batches = found->batches, *last, *first;
+        size_t n = 0;
+        uint64_t low;
+
+        if (!found->n_batches)
+                return 0;
+        qsort(batches, found->n_batches, sizeof *batches, compare_batches);
+        last = &batches[found->n_batches - 1];
+        low = last->header.low;
+        found->last_segment = last->header.segment;
+        for (size_t i = 0; i < found->n_batches; i++)
+                if (batches[i].header.segment >= low)
+                        batches[n++] = batches[i];
+        found->n_batches = n;
+        first = &batches[0];
+        if (first->header.segment != low || first->offset != 0 ||
+                (low == found->epoch.first_segment && first->header.batch != 1))
+                return found_damage(found, first->slot, 0,
+                        "the journal ought to begin with segment %llu, but begins with batch %llu "
+                        "of segment %llu at offset %llu",
+                        (unsigned long long)low, (unsigned long long)first->header.batch,
+                        (unsigned long long)first->header.segment,
+                        (unsigned long long)first->offset);
+        for (size_t i = 1; i < n; i++)
+                if (batches[i].header.batch != batches[i - 1].header.batch + 1)
+                        return report_gap(found, &batches[i - 1], &batches[i]);
+        return 0;
+}
+
+static int read_epoch(Found *found)
+{
+        Store *store = found->store;
+        _cleanup_(free_p) char *path = path_join(store->journal_path, "epoch");
+        _cleanup_(disk_close_p) DiskFile *file = NULL;
+        unsigned char bytes[EPOCH_SIZE + 1];
+        size_t got;
+        int r = path ? disk_open(store->disk, path, DISK_READ_ONLY, &file) : -ENOMEM;
+
+        if (r)
+                return r == -ENOENT ? 0 : r;
+        r = disk_read(file, bytes, sizeof bytes, 0, &got);
+        r = r ?: epoch_decode(slice_of(bytes, got), &found->epoch);
+        if (r == -EBADMSG) {
+                store_log(store, LOG_ERR,
+                        "the journal %s is damaged: its epoch file does not check; nothing was "
+                        "changed",
+                        store->journal_path);
+                return -EUCLEAN;
+        }
+        found->has_epoch = !r;
+        return r;
+}
+
+/* The new epoch file takes the old one's place: from here on what the segments hold is void. */
+static int switch_epoch(Found *found, EpochFile *ret)
+{
+        Store *store = found->store;
+        _cleanup_(free_p) char *path = path_join(store->journal_path, "epoch");
+        _cleanup_(free_p) char *new_path = path_join(store->journal_path, "epoch.new");
+        _cleanup_(disk_close_p) DiskFile *file = NULL;
+        unsigned char bytes[EPOCH_SIZE];
+        EpochFile epoch = {
+                .epoch = found->epoch.epoch,
+                .generation = found->epoch.generation + 1,
+                .first_lsn = found->last_lsn + 1,
+                .first_segment = found->last_segment + 1,
+                .segment_size = store->options.segment_size,
+                .time = disk_clock_realtime(store->disk),
+        };
+        int r;
+
+        if (!path || !new_path)
+                return -ENOMEM;
+        while (epoch.epoch == found->epoch.epoch || epoch.epoch == 0)
+                disk_random(store->disk, &epoch.epoch, sizeof epoch.epoch);
+        epoch_encode(&epoch, bytes);
+        r = disk_open(store->disk, new_path, DISK_CREATE, &file);
+        r = r ?: disk_truncate(file, 0);
+        r = r ?: disk_write(file, bytes, sizeof bytes, 0, 0);
+        r = r ?: disk_sync(file);
+        r = r ?: disk_rename(store->disk, new_path, path);
+        r = r ?: disk_sync_folder(store->disk, store->journal_path);
+        if (!r)
+                *ret = epoch;
+        return r;
+}
+
+typedef struct Sweep {
+        Store *store;
+        char *names[256];
+        size_t n;
+} Sweep;
+
+static int see_leftover(const char *name, void *data)
+{
+        Sweep *sweep = data;
+        Slice slice = slice_from(name);
+
+        if (!slice_has_prefix(slice, SLICE("spill-")) &&
+                !slice_has_prefix(slice, SLICE("overflow-")))
+                return 0;
+        sweep->names[sweep->n] = path_join(sweep->store->journal_path, name);
+        if (!sweep->names[sweep->n])
+                return -ENOMEM;
+        return ++sweep->n == ELEMENTSOF(sweep->names);
+}
+
+/* Spill and overflow files of the past: nothing names them any more. */
+static int remove_leftovers(Store *store)
+{
+        int r;
+
+        do {
+                Sweep sweep = { .store = store };
+                int removed = 0;
+
+                r = disk_list(store->disk, store->journal_path, see_leftover, &sweep);
+                for (size_t i = 0; i < sweep.n; i++) {
+                        if (removed == 0)
+                                removed = disk_unlink(store->disk, sweep.names[i]);
+                        free(sweep.names[i]);
+                }
+                if (removed)
+                        r = removed;
+        } while (r == 1);
+        return r;
+}
+
+static int find_batches(Found *found)
+{
+        int r = read_epoch(found);
+
+        r = r ?: open_segments(found);
+        if (r || !found->has_epoch)
+                return r;
+        found->last_lsn = found->epoch.first_lsn - 1;
+        found->last_segment = found->epoch.first_segment - 1;
+        for (unsigned i = 0; !r && i < ELEMENTSOF(found->segments); i++)
+                if (found->segments[i])
+                        r = scan_segment(found, i);
+        return r ?: choose_batches(found);
+}
+
+int store_recover(Store *store)
+{
+        _cleanup_(found_done) Found found = { .store = store };
+        uint64_t start = disk_clock_monotonic(store->disk);
+        EpochFile epoch;
+        int r = find_batches(&found);
+
+        r = r ?: redo_run(&found);
+        r = r ?: switch_epoch(&found, &epoch);
+        r = r ?: remove_leftovers(store);
+        r = r ?: journal_open(store, &epoch);
+        store->stats.redo_ns = disk_clock_monotonic(store->disk) - start;
+        if (!r && store->stats.redone_commits)
+                store_log(store, LOG_INFO,
+                        "replayed %llu commits of %llu objects from the journal, up to LSN %llu",
+                        (unsigned long long)store->stats.redone_commits,
+                        (unsigned long long)store->stats.redone_objects,
+                        (unsigned long long)found.last_lsn);
+        return r;
+}

@@ -1,0 +1,562 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "lib/store/recover.h"
+
+#include "lib/store/crc32c.h"
+#include "lib/store/delta.h"
+
+#include <errno.h>
+
+/*
+ * Redo: the records of the batches that count, into the database files
+ *
+ * Two passes over the journal. The first checks every record, learns the names, and which records a
+ * CANCEL or a DELETE makes void. The second applies the rest in order to images of pages in memory,
+ * which are written when there are too many of them, and at the end. It may be cut at any point and
+ * done again: the first record of a page in a segment is a whole page.
+ */
+
+#define LOCK_OFFSET 0x40000000u
+#define LOCK_LEN 512u
+#define IMAGES_MAX (UINT64_C(64) << 20)
+#define SYNC_ONE_BY_ONE 16u
+
+typedef struct RedoFile {
+        MapNode map;
+        List link;
+        char *path;
+        DiskFile *file;
+        Map images;
+        uint32_t page_size, db_pages;
+        uint64_t void_before; /* records before this LSN are void: the last DELETE's */
+        bool is_deleted, is_touched;
+} RedoFile;
+
+typedef struct Image {
+        MapNode map;
+        uint32_t number;
+        unsigned char bytes[];
+} Image;
+
+typedef struct VoidRange {
+        uint32_t object;
+        uint64_t from, to;
+} VoidRange;
+
+typedef struct Redo {
+        Found *found;
+        Store *store;
+        Map files;
+        List file_list;
+        size_t n_files;
+        RedoFile **objects; /* by number */
+        size_t n_objects;
+        VoidRange *voids;
+        size_t n_voids;
+        uint64_t image_bytes, next_lsn;
+        unsigned slot; /* of the batch at hand, for reports */
+        uint64_t offset;
+} Redo;
+
+static void free_image(MapNode *map, void *data)
+{
+        free(CONTAINER_OF(map, Image, map));
+}
+
+static void drop_images(Redo *redo, RedoFile *file)
+{
+        redo->image_bytes -= (uint64_t)file->images.len * file->page_size;
+        map_for_each(&file->images, free_image, NULL);
+        map_done(&file->images);
+        map_init(&file->images);
+}
+
+static void redo_done(Redo *redo)
+{
+        List *link;
+
+        while ((link = list_pop(&redo->file_list))) {
+                RedoFile *file = list_entry(link, RedoFile, link);
+
+                drop_images(redo, file);
+                map_done(&file->images);
+                disk_close(file->file);
+                free(file->path);
+                free(file);
+        }
+        map_done(&redo->files);
+        free(redo->objects);
+        free(redo->voids);
+}
+
+#define BAD(_redo, ...) found_damage((_redo)->found, (_redo)->slot, (_redo)->offset, __VA_ARGS__)
+
+static int get_file(Redo *redo, Slice name, RedoFile **ret)
+{
+        _cleanup_(free_p) char *path = NULL;
+        RedoFile *file;
+        MapNode *map;
+        int r;
+
+        if (asprintf(&path, "%s/%.*s", redo->store->objects_path, SLICE_FMT(name)) < 0)
+                return -ENOMEM;
+        map = map_find(&redo->files, slice_from(path));
+        if (map) {
+                *ret = CONTAINER_OF(map, RedoFile, map);
+                return 0;
+        }
+        file = calloc(1, sizeof *file);
+        if (!file)
+                return -ENOMEM;
+        r = map_insert(&redo->files, &file->map, slice_from(path));
+        if (r) {
+                free(file);
+                return r;
+        }
+        file->path = TAKE_PTR(path);
+        map_init(&file->images);
+        list_init(&file->link);
+        list_append(&redo->file_list, &file->link);
+        redo->n_files++;
+        *ret = file;
+        return 0;
+}
+
+static bool is_safe_name(Slice name)
+{
+        _cleanup_(free_p) char *path = slice_dup(name);
+
+        return path && path[0] != '/' && strcmp(path, "..") != 0 && strncmp(path, "../", 3) != 0 &&
+               !strstr(path, "/../") && !slice_has_suffix(name, SLICE("/.."));
+}
+
+static int learn_name(Redo *redo, const Record *record)
+{
+        RedoFile *file;
+        int r;
+
+        if (!is_safe_name(record->payload))
+                return BAD(redo, "a name leads out of the objects folder");
+        if (record->object >= redo->n_objects) {
+                size_t n = MAX((size_t)record->object + 1, 2 * redo->n_objects);
+                RedoFile **objects = realloc(redo->objects, n * sizeof *objects);
+
+                if (!objects)
+                        return -ENOMEM;
+                memset(objects + redo->n_objects, 0, (n - redo->n_objects) * sizeof *objects);
+                redo->objects = objects;
+                redo->n_objects = n;
+        }
+        r = get_file(redo, record->payload, &file);
+        if (!r)
+                redo->objects[record->object] = file;
+        return r;
+}
+
+static int learn_void(Redo *redo, const Record *record)
+{
+        VoidRange *voids = realloc(redo->voids, (redo->n_voids + 1) * sizeof *voids);
+        VoidRange range = { .object = record->object, .to = record->lsn };
+
+        if (!voids)
+                return -ENOMEM;
+        redo->voids = voids;
+        if (cancel_decode(record->payload, &range.from) || range.from > range.to)
+                return BAD(redo, "a CANCEL does not name an earlier record");
+        redo->voids[redo->n_voids++] = range;
+        return 0;
+}
+
+/* The spill file of a record is whole. */
+static int check_spill(Redo *redo, const Record *record, DiskFile **ret)
+{
+        _cleanup_(free_p) char *path = NULL;
+        _cleanup_(free_p) unsigned char *chunk = malloc(1 << 20);
+        _cleanup_(disk_close_p) DiskFile *file = NULL;
+        SpillRef spill;
+        uint64_t done = 0;
+        uint32_t crc = 0;
+        size_t got = 1;
+        int r = spill_decode(record->payload, &spill);
+
+        if (r)
+                return BAD(redo, "a spill record does not decode");
+        path = store_file_path(redo->store, "spill", spill.file);
+        if (!path || !chunk)
+                return -ENOMEM;
+        r = disk_open(redo->store->disk, path, DISK_READ_ONLY, &file);
+        if (r == -ENOENT)
+                return BAD(redo, "its file %s is missing", path);
+        for (; !r && done < spill.size && got; done += got) {
+                r = disk_read(file, chunk, MIN(spill.size - done, UINT64_C(1) << 20), done, &got);
+                if (!r)
+                        crc = crc32c(crc, chunk, got);
+        }
+        if (r)
+                return r;
+        if (done != spill.size || crc != spill.crc ||
+                spill.size != (uint64_t)record->n_pages * (4 + (uint64_t)record->page_size))
+                return BAD(redo, "its file %s does not check", path);
+        *ret = TAKE_PTR(file);
+        return 0;
+}
+
+static int check_pages(Redo *redo, const Record *record)
+{
+        Slice rest = record->payload;
+        Page page;
+
+        for (uint32_t i = 0; i < record->n_pages; i++)
+                if (page_decode(&rest, record->page_size, &page))
+                        return BAD(redo, "page %u of LSN %llu does not decode", i,
+                                (unsigned long long)record->lsn);
+        return 0;
+}
+
+static int learn_record(Redo *redo, const Record *record)
+{
+        _cleanup_(disk_close_p) DiskFile *spill = NULL;
+        RedoFile *file;
+
+        if (record->lsn != redo->next_lsn)
+                return BAD(redo, "LSN %llu where %llu ought to be", (unsigned long long)record->lsn,
+                        (unsigned long long)redo->next_lsn);
+        redo->next_lsn++;
+        if (record->type == RECORD_NAME)
+                return learn_name(redo, record);
+        file = record->object < redo->n_objects ? redo->objects[record->object] : NULL;
+        if (!file)
+                return BAD(redo, "object %u has no name", record->object);
+        switch (record->type) {
+        case RECORD_TXN:
+                return record->flags & RECORD_SPILL ? check_spill(redo, record, &spill)
+                                                    : check_pages(redo, record);
+        case RECORD_CANCEL:
+                return learn_void(redo, record);
+        case RECORD_DELETE:
+                file->void_before = record->lsn;
+                return 0;
+        default:
+                return 0;
+        }
+}
+
+static bool is_void(const Redo *redo, const RedoFile *file, const Record *record)
+{
+        if (record->lsn < file->void_before)
+                return true;
+        for (size_t i = 0; i < redo->n_voids && record->type == RECORD_TXN; i++)
+                if (redo->voids[i].object == record->object && record->lsn >= redo->voids[i].from &&
+                        record->lsn < redo->voids[i].to)
+                        return true;
+        return false;
+}
+
+static int open_file(Redo *redo, RedoFile *file, bool create)
+{
+        int r;
+
+        if (file->file)
+                return 0;
+        r = disk_open(redo->store->disk, file->path, create ? DISK_CREATE : 0, &file->file);
+        if (r == -ENOENT && create) {
+                char *slash = strrchr(file->path, '/');
+
+                *slash = '\0';
+                r = store_make_folder(redo->store->disk, file->path);
+                *slash = '/';
+                r = r ?: disk_open(redo->store->disk, file->path, DISK_CREATE, &file->file);
+        }
+        if (r == -ENOENT) {
+                store_log(redo->store, LOG_ERR,
+                        "%s is missing, but the journal has commits for it: put it back; nothing "
+                        "was changed",
+                        file->path);
+                return -EUCLEAN;
+        }
+        r = r ?: disk_lock(file->file, LOCK_OFFSET, LOCK_LEN);
+        if (r == -EAGAIN) {
+                store_log(redo->store, LOG_ERR,
+                        "%s is locked by another program; the journal must be replayed into it",
+                        file->path);
+                return -EBUSY;
+        }
+        return r;
+}
+
+static int write_images(Redo *redo, RedoFile *file)
+{
+        MapNode *map;
+
+        while ((map = map_first(&file->images))) {
+                Image *image = CONTAINER_OF(map, Image, map);
+                int r = disk_write(file->file, image->bytes, file->page_size,
+                        (uint64_t)(image->number - 1) * file->page_size, 0);
+
+                if (r)
+                        return r;
+                map_remove(&file->images, map);
+                free(image);
+                redo->image_bytes -= file->page_size;
+                redo->store->stats.redone_pages++;
+        }
+        return 0;
+}
+
+static int write_all_images(Redo *redo)
+{
+        int r = 0;
+
+        list_for_each(link, &redo->file_list) {
+                r = write_images(redo, list_entry(link, RedoFile, link));
+                if (r)
+                        break;
+        }
+        return r;
+}
+
+/* The image of a page; a new one holds what the file has where `is_base` asks for it, else zeros.
+ */
+static int get_image(Redo *redo, RedoFile *file, uint32_t number, bool is_base, Image **ret)
+{
+        MapNode *map = map_find(&file->images, slice_of(&number, sizeof number));
+        Image *image;
+        size_t got = 0;
+        int r = 0;
+
+        if (map) {
+                *ret = CONTAINER_OF(map, Image, map);
+                return 0;
+        }
+        image = calloc(1, sizeof *image + file->page_size);
+        if (!image)
+                return -ENOMEM;
+        image->number = number;
+        if (is_base)
+                r = disk_read(file->file, image->bytes, file->page_size,
+                        (uint64_t)(number - 1) * file->page_size, &got);
+        r = r
+                    ?: map_insert(&file->images, &image->map,
+                               slice_of(&image->number, sizeof image->number));
+        if (r) {
+                free(image);
+                return r;
+        }
+        redo->image_bytes += file->page_size;
+        *ret = image;
+        return 0;
+}
+
+static int apply_page(Redo *redo, RedoFile *file, const Page *page)
+{
+        Image *image;
+        int r = get_image(redo, file, page->number, page->kind == PAGE_DELTA, &image);
+
+        if (r)
+                return r;
+        if (page->kind == PAGE_RAW) {
+                memcpy(image->bytes, page->bytes.data, file->page_size);
+                return 0;
+        }
+        if (page->kind == PAGE_ZERO)
+                memset(image->bytes, 0, file->page_size);
+        if (delta_apply(page->bytes.data, page->bytes.len, image->bytes, file->page_size))
+                return BAD(redo, "the delta of page %u does not apply", page->number);
+        return 0;
+}
+
+static int apply_spill(Redo *redo, RedoFile *file, const Record *record)
+{
+        _cleanup_(disk_close_p) DiskFile *spill = NULL;
+        size_t size = 4 + (size_t)record->page_size, got;
+        _cleanup_(free_p) char *entry = malloc(size);
+        int r = check_spill(redo, record, &spill);
+
+        if (!entry)
+                r = -ENOMEM;
+        for (uint32_t i = 0; !r && i < record->n_pages; i++) {
+                Page page = { .kind = PAGE_RAW };
+
+                r = disk_read(spill, entry, size, (uint64_t)i * size, &got);
+                if (!r && got < size)
+                        r = -EIO;
+                if (r)
+                        break;
+                page.number = get_le32(entry);
+                page.bytes = slice_of(entry + 4, record->page_size);
+                r = page.number ? apply_page(redo, file, &page)
+                                : BAD(redo, "a spill file has no page number");
+                if (!r && redo->image_bytes > IMAGES_MAX)
+                        r = write_all_images(redo);
+        }
+        return r;
+}
+
+static int apply_txn(Redo *redo, RedoFile *file, const Record *record)
+{
+        Slice rest = record->payload;
+        int r = open_file(redo, file, false);
+
+        if (r)
+                return r;
+        if (file->page_size && file->page_size != record->page_size) {
+                r = write_images(redo, file);
+                if (r)
+                        return r;
+        }
+        file->page_size = record->page_size;
+        file->db_pages = record->db_pages;
+        file->is_touched = true;
+        if (record->flags & RECORD_SPILL)
+                r = apply_spill(redo, file, record);
+        for (uint32_t i = 0; !r && !(record->flags & RECORD_SPILL) && i < record->n_pages; i++) {
+                Page page;
+
+                r = page_decode(&rest, record->page_size, &page);
+                r = r ?: apply_page(redo, file, &page);
+        }
+        redo->store->stats.redone_commits += !(record->flags & RECORD_COPY);
+        return r;
+}
+
+static int apply_create(Redo *redo, RedoFile *file)
+{
+        int r = open_file(redo, file, true);
+
+        drop_images(redo, file);
+        file->page_size = file->db_pages = 0;
+        file->is_touched = true;
+        file->is_deleted = false;
+        return r ?: disk_truncate(file->file, 0);
+}
+
+static int apply_delete(Redo *redo, RedoFile *file)
+{
+        drop_images(redo, file);
+        file->db_pages = 0;
+        file->is_deleted = true;
+        return 0;
+}
+
+static int apply_record(Redo *redo, const Record *record)
+{
+        RedoFile *file;
+
+        if (record->type == RECORD_NAME)
+                return learn_name(redo, record);
+        file = redo->objects[record->object];
+        if (is_void(redo, file, record))
+                return 0;
+        switch (record->type) {
+        case RECORD_CREATE:
+                return apply_create(redo, file);
+        case RECORD_TXN:
+                return apply_txn(redo, file, record);
+        case RECORD_DELETE:
+                return apply_delete(redo, file);
+        default:
+                return 0;
+        }
+}
+
+typedef int (*RecordFn)(Redo *redo, const Record *record);
+
+static int walk_batch(Redo *redo, const FoundBatch *batch, RecordFn fn)
+{
+        Slice bytes, rest;
+        Record record;
+        uint32_t n = 0;
+        int r = found_read(redo->found, batch, &bytes);
+
+        redo->slot = batch->slot;
+        redo->offset = batch->offset;
+        if (r)
+                return r == -EBADMSG ? BAD(redo, "the batch has changed while it was read") : r;
+        rest = slice_skip(bytes, BATCH_HEADER_SIZE);
+        while ((r = record_decode(&rest, &record)) == 0) {
+                n++;
+                r = fn(redo, &record);
+                if (r)
+                        return r;
+        }
+        if (r != -ENODATA || n != batch->header.n_records)
+                return BAD(redo, "record %u of batch %llu does not decode", n,
+                        (unsigned long long)batch->header.batch);
+        redo->store->stats.redo_bytes += batch->header.len;
+        return redo->image_bytes > IMAGES_MAX ? write_all_images(redo) : 0;
+}
+
+/* Cuts to size, or removes. */
+static int finish_file(Redo *redo, RedoFile *file)
+{
+        int r;
+
+        if (file->is_deleted) {
+                r = disk_unlink(redo->store->disk, file->path);
+                return r == -ENOENT ? 0 : r;
+        }
+        if (!file->is_touched)
+                return 0;
+        redo->store->stats.redone_objects++;
+        r = write_images(redo, file);
+        if (!r && file->db_pages)
+                r = disk_truncate(file->file, (uint64_t)file->db_pages * file->page_size);
+        return r;
+}
+
+static int sync_folder_of(Disk *disk, char *path)
+{
+        char *slash = strrchr(path, '/');
+        int r;
+
+        *slash = '\0';
+        r = disk_sync_folder(disk, path);
+        *slash = '/';
+        /* Of a deleted object the folder may never have been there. */
+        return r == -ENOENT ? 0 : r;
+}
+
+/* Invariant 5: all of it is durable before the epoch is switched. */
+static int sync_files(Redo *redo)
+{
+        Disk *disk = redo->store->disk;
+        int r = 0;
+
+        if (SABOTAGED(SABOTAGE_REDO_SYNC) || !redo->n_files)
+                return 0;
+        if (redo->n_files > SYNC_ONE_BY_ONE)
+                return disk_sync_all(disk, redo->store->objects_path);
+        list_for_each(link, &redo->file_list) {
+                RedoFile *file = list_entry(link, RedoFile, link);
+
+                if (file->file && !file->is_deleted)
+                        r = disk_sync(file->file);
+                r = r ?: sync_folder_of(disk, file->path);
+                if (r)
+                        break;
+        }
+        return r;
+}
+
+int redo_run(Found *found)
+{
+        _cleanup_(redo_done) Redo redo = {
+                .found = found, .store = found->store, .next_lsn = found->last_lsn + 1
+        };
+        int r = 0;
+
+        map_init(&redo.files);
+        list_init(&redo.file_list);
+        if (found->n_batches)
+                redo.next_lsn = found->batches[0].header.first_lsn;
+        for (size_t i = 0; !r && i < found->n_batches; i++)
+                r = walk_batch(&redo, &found->batches[i], learn_record);
+        /* Numbers are names within the pass: an object has one from its first NAME on. */
+        for (size_t i = 0; !r && i < found->n_batches; i++)
+                r = walk_batch(&redo, &found->batches[i], apply_record);
+        list_for_each(link, &redo.file_list) {
+                r = r ?: finish_file(&redo, list_entry(link, RedoFile, link));
+        }
+        r = r ?: sync_files(&redo);
+        found->last_lsn = MAX(found->last_lsn, redo.next_lsn - 1);
+        return r;
+}

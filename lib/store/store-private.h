@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * The inside of the storage engine: nodes (objects that it knows), the journal, and who locks what
+ *
+ * Two kinds of mutex. A node's guards its WAL, wal-index, locks and what it has captured; the
+ * store's guards the table of nodes with their reference counts, the journal and its queue. A
+ * thread takes a node's before the store's, never the other way, and never two nodes'. Disks are
+ * waited for under a node's mutex alone where noted, and never under the store's but in
+ * journal_fill().
+ */
+
+#include "lib/base/file.h"
+#include "lib/base/map.h"
+#include "lib/store/journal-format.h"
+#include "lib/store/store.h"
+#include "lib/store/wal.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <syslog.h>
+
+#include <sqlite3.h>
+
+/*
+ * A test's build can switch an invariant off, to see that the simulator notices; what ships has
+ * none of it.
+ */
+#ifdef STORE_SABOTAGE
+extern unsigned store_sabotage;
+#define SABOTAGED(_what) (store_sabotage & (_what))
+#else
+#define SABOTAGED(_what) 0
+#endif
+enum {
+        SABOTAGE_EARLY_FLUSH = 1,   /* 1: flushed is what was submitted */
+        SABOTAGE_WAL_RULE = 2,      /* 2: files are written before the journal is durable */
+        SABOTAGE_RETIRE_SYNC = 4,   /* 3: segments go without a sync of the files */
+        SABOTAGE_COPY_FORWARD = 8,  /* 3: segments go though a reader pins them */
+        SABOTAGE_LOW_MARK = 16,     /* 4: segments are overwritten before the mark is durable */
+        SABOTAGE_REDO_SYNC = 32,    /* 5: the epoch is switched before the files are synced */
+        SABOTAGE_WRITE_ERROR = 64,  /* 6: a failed journal write counts as done */
+        SABOTAGE_CANCEL = 128,      /* 7: no CANCEL */
+        SABOTAGE_FOLDER_SYNC = 256, /* 3: folders of new files are not synced */
+        SABOTAGE_CRC = 512,         /* a torn batch is believed */
+};
+
+#define NO_SEGMENT UINT64_MAX
+#define SHM_REGION_SIZE 32768
+#define SHM_N_LOCKS 8
+/* What only marks and CANCEL may use at the end of a segment, so that a full journal can be
+ * emptied. */
+#define SEGMENT_RESERVE (64u << 10)
+#define BATCH_TARGET (1u << 20)
+
+typedef struct Node Node;
+
+typedef enum SegmentState {
+        SEGMENT_ABSENT, /* no file yet */
+        SEGMENT_FREE,
+        SEGMENT_LIVE, /* the current one and those that are not retired */
+} SegmentState;
+
+typedef struct Segment {
+        SegmentState state;
+        DiskFile *file;
+        uint64_t number;
+} Segment;
+
+typedef struct Batch {
+        DiskWrite write;
+        List link;
+        Store *store;
+        unsigned char *data;
+        size_t room, len;
+        uint32_t n_records;
+        uint64_t first_lsn, last_lsn, segment, offset, low, submitted_at;
+        unsigned slot;
+} Batch;
+
+/* Guarded by the store's mutex. */
+typedef struct Journal {
+        Segment *segments;
+        unsigned n_segments, current;
+        uint64_t segment_size;
+        uint64_t offset; /* in the current segment, where the next batch begins */
+        uint64_t epoch, last_segment, last_batch, last_lsn;
+        /* The low-water mark: what it is to be, for batches that go up to this LSN or beyond; what
+         * the last batch said; what is durable. */
+        uint64_t low, low_lsn, said_low, durable_low;
+        bool mark_wanted; /* low must get out, with or without records */
+        Batch *filling, *in_flight;
+        List ready, spare;
+        unsigned n_spare;
+        uint64_t queued;
+        bool woken; /* wake() was called and the loop has not come yet */
+} Journal;
+
+/* From frame on, captured into segment. */
+typedef struct SegmentMark {
+        uint32_t frame;
+        uint64_t segment;
+} SegmentMark;
+
+typedef struct Spill {
+        List link;
+        uint64_t file, segment;
+} Spill;
+
+struct Node {
+        MapNode map;
+        List link; /* of the store's list, in the order of creation */
+        Store *store;
+        char *path;
+        const char *name; /* path below the objects folder */
+        unsigned n_refs;  /* handles, and who works on it; the store's mutex */
+        uint32_t object;  /* its number in the journal */
+        atomic_uint_least64_t last_lsn;
+        uint64_t first_segment; /* oldest that holds something the synced file lacks */
+        bool deleted;           /* DELETE is captured: the file is to be removed */
+        uint64_t deleted_lsn;
+
+        pthread_mutex_t mutex;
+        DiskFile *file;
+        uint64_t size; /* of the database as its file would have it, in bytes */
+        uint32_t page_size;
+        bool is_new;         /* nothing of the file counts: page 1 is the template's */
+        bool needs_create;   /* CREATE must come before the next record */
+        bool needs_truncate; /* the file holds what CREATE made void */
+        bool dirty;          /* written since it was synced */
+        bool entry_dirty;    /* its name may not be durable */
+        bool checkpoint_failed;
+
+        Wal wal;
+        char *overflow_path;
+        PageMap bases;
+        uint64_t bases_segment; /* the segment that bases are of */
+        uint32_t captured;      /* frames of this generation in the journal */
+        uint32_t last_header;   /* frame whose header was written last in this transaction */
+        uint32_t txn_first;     /* captured in this write transaction: its first frame, or 0 */
+        uint64_t txn_lsn;
+        uint64_t generation; /* of the WAL */
+        SegmentMark *marks;
+        size_t n_marks;
+        uint64_t named_segment;
+
+        unsigned char **regions;
+        int n_regions;
+        int locks[SHM_N_LOCKS]; /* -1 exclusive, n shared */
+        bool checkpointing;
+};
+
+struct Store {
+        Disk *disk;
+        StoreOptions options;
+        char *journal_path, *objects_path;
+        size_t objects_len;
+        DiskFile *lock;
+        pthread_t loop_thread;
+
+        pthread_mutex_t mutex;
+        pthread_cond_t changed; /* flushed, room, failure */
+        Journal journal;
+        Map nodes;
+        List node_list;
+        uint32_t last_object;
+        List spills;
+        uint64_t last_file; /* number of spill and overflow files */
+        bool stuck;         /* no room, and the background can make none */
+        unsigned n_room_waiters;
+        StoreStats stats;
+        char failure_text[256];
+
+        atomic_uint_least64_t flushed, captured;
+        atomic_int failure;
+        List waiters; /* loop thread */
+
+        /* The background's. */
+        atomic_bool draining;
+        bool no_segment_logged;
+        pthread_t background;
+        bool has_background, stop_background;
+        bool work_waits;                /* a flush is to call for work */
+        uint64_t work_calls, work_seen; /* calls for work, and those the thread has heeded */
+};
+
+/* store.c */
+void store_log(Store *store, int priority, const char *format, ...) _printf_(3, 4);
+/* Invariant 6: from now on the store is of no use. */
+void store_fail(Store *store, int error, const char *format, ...) _printf_(3, 4);
+void store_fire_waiters(Store *store);
+void store_call_work(Store *store);
+char *store_file_path(Store *store, const char *kind, uint64_t number);
+int store_make_folder(Disk *disk, const char *path);
+
+/* recover.c: redoes, switches the epoch, opens the segments. */
+int store_recover(Store *store);
+
+/* journal.c; all take the store's mutex themselves. */
+typedef struct JournalAppend {
+        Node *node;
+        uint64_t segment; /* that the records are made for, from journal_prepare() */
+        unsigned char *records;
+        size_t len;
+        uint32_t n_records;
+        bool urgent; /* CANCEL: may use the reserve, is beyond the queue's limit */
+        uint64_t ret_last_lsn;
+} JournalAppend;
+
+/*
+ * The segment that `len` bytes of records go to now. -EAGAIN: the queue is full, -ENOSPC: the
+ * journal is.
+ */
+int journal_prepare(Store *store, size_t len, bool urgent, uint64_t *ret_segment);
+/*
+ * Numbers the records, puts them into the filling batch, and notes in the node what holds it.
+ * -ESTALE: they would go to another segment: prepare and make them anew.
+ */
+int journal_append(Store *store, JournalAppend *append);
+/* Tells the loop when it must come. No lock may be held. */
+void journal_wake(Store *store);
+/* Waits until there may be room after -EAGAIN or -ENOSPC; -ENOSPC when waiting is of no use or the
+ * thread is the loop's. No lock may be held. */
+int journal_wait_room(Store *store, int why);
+/* Starts the next write when there is one. Loop thread. */
+void journal_fill(Store *store);
+bool journal_has_room(Store *store);
+bool journal_is_idle(Store *store);
+int journal_open(Store *store, const EpochFile *epoch);
+void journal_close(Store *store);
+/* Makes one more segment ready: 1 when it did, 0 when none is needed. Background. */
+int journal_prepare_segment(Store *store);
+/* Says in the next batch that segments below low are done with. */
+void journal_set_low(Store *store, uint64_t low);
+uint64_t journal_get_current(Store *store);
+
+/* node.c */
+int node_open(Store *store, const char *path, bool create, Node **ret);
+Node *node_find(Store *store, const char *path); /* with a reference */
+void node_ref(Node *node);
+/* Frees it when nothing needs it any more. */
+void node_unref(Node *node);
+bool node_try_free(Node *node); /* store's mutex held */
+void node_free(Node *node);
+void node_first_page(const Node *node, unsigned char *page, size_t len, size_t offset);
+/* The segment of a captured frame. */
+uint64_t node_segment_of(const Node *node, uint32_t frame);
+void node_drop_wal(Node *node);
+
+/* capture.c; the node's mutex is held. */
+/* Frames after captured up to `upto` are a commit. */
+int capture_commit(Node *node, uint32_t upto);
+/* The write transaction ends: what was captured and not published is cancelled. */
+void capture_settle(Node *node);
+/* Writes frames after `done` up to captured into the current segment anew. */
+int capture_copy(Node *node, uint32_t done, uint32_t db_pages);
+int capture_delete(Node *node);
+
+/* shm.c; the node's mutex is held where noted. */
+typedef struct WalIndex {
+        uint32_t max_frame, n_pages, salt[2], backfilled;
+} WalIndex;
+/* False when there is none or it is being written. */
+bool wal_index_read(const Node *node, WalIndex *ret);
+/* How far frames may be written to the file: not beyond what a reader's mark says. */
+uint32_t wal_index_get_safe(Node *node, uint32_t max_frame);
+void wal_index_set_backfilled(Node *node, uint32_t frame);
+/* Begins the log anew where nobody reads from it; false when somebody may. */
+bool wal_index_restart(Node *node);
+void wal_index_drop(Node *node);
+
+/* checkpoint.c */
+/* Writes what can be written; 1 when something was, 0 when not (*ret_done: all frames are in the
+ * file). */
+int node_checkpoint(Node *node, bool *ret_done);
+/* Syncs file and name where they need it, and notes which segment the object now needs. */
+int node_sync(Node *node);
+/* The same, for when the whole file system was synced since node_note_sync(). */
+typedef struct NodeSync {
+        uint64_t generation;
+        uint32_t backfilled;
+        bool file, entry;
+} NodeSync;
+void node_begin_sync(Node *node, NodeSync *ret);
+void node_end_sync(Node *node, const NodeSync *sync);
+
+/* vfs.c */
+int vfs_register(Store *store);
+void vfs_unregister(void);
+/* vfs-file.c, vfs-wal.c */
+typedef struct DurableFile {
+        sqlite3_file base;
+        Node *node;
+        unsigned char shared, exclusive; /* shm locks, by bit */
+        int lock;
+        bool has_shm;
+} DurableFile;
+extern const sqlite3_io_methods durable_main_methods, durable_wal_methods;
+int vfs_map_error(int error, int otherwise);
+int shm_map(sqlite3_file *file, int region, int size, int extend, void volatile **ret);
+int shm_lock(sqlite3_file *file, int offset, int n, int flags);
+void shm_barrier(sqlite3_file *file);
+int shm_unmap(sqlite3_file *file, int delete);
+
+static inline void store_lock(Store *store)
+{
+        pthread_mutex_lock(&store->mutex);
+}
+
+static inline void store_unlock(Store *store)
+{
+        pthread_mutex_unlock(&store->mutex);
+}
+
+static inline void node_lock(Node *node)
+{
+        pthread_mutex_lock(&node->mutex);
+}
+
+static inline void node_unlock(Node *node)
+{
+        pthread_mutex_unlock(&node->mutex);
+}

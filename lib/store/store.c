@@ -1,0 +1,364 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "lib/store/store-private.h"
+
+#include <errno.h>
+#include <stdarg.h>
+
+#define SEGMENT_SIZE_DEFAULT (UINT64_C(64) << 20)
+#define SEGMENT_SIZE_MIN (UINT64_C(256) << 10)
+#define SEGMENTS_DEFAULT 8
+#define SEGMENTS_MIN 3
+#define SEGMENTS_MAX 100
+#define QUEUE_DEFAULT (UINT64_C(64) << 20)
+#define WAL_HEAP_DEFAULT (UINT64_C(16) << 20)
+#define SPILL_DEFAULT (UINT64_C(16) << 20)
+#define CHECKPOINT_DEFAULT 128
+
+#ifdef STORE_SABOTAGE
+unsigned store_sabotage;
+#endif
+
+void store_log(Store *store, int priority, const char *format, ...)
+{
+        char line[1024];
+        va_list args;
+
+        if (!store->options.log)
+                return;
+        va_start(args, format);
+        vsnprintf(line, sizeof line, format, args);
+        va_end(args);
+        store->options.log(priority, line, store->options.data);
+}
+
+void store_fail(Store *store, int error, const char *format, ...)
+{
+        char why[256];
+        int expected = 0;
+        va_list args;
+
+        dd_assert(error < 0);
+        if (!atomic_compare_exchange_strong(&store->failure, &expected, error))
+                return;
+        va_start(args, format);
+        vsnprintf(why, sizeof why, format, args);
+        va_end(args);
+        store_log(store, LOG_CRIT, "%s; the store ends, its successor replays the journal", why);
+        store_lock(store);
+        pthread_cond_broadcast(&store->changed);
+        store_unlock(store);
+        if (store->options.failed)
+                store->options.failed(error, why, store->options.data);
+}
+
+void store_call_work(Store *store)
+{
+        if (store->options.work)
+                store->options.work(store->options.data);
+        store_lock(store);
+        store->work_calls++;
+        pthread_cond_broadcast(&store->changed);
+        store_unlock(store);
+}
+
+char *store_file_path(Store *store, const char *kind, uint64_t number)
+{
+        char *path;
+
+        if (asprintf(&path, "%s/%s-%016llx", store->journal_path, kind,
+                    (unsigned long long)number) < 0)
+                return NULL;
+        return path;
+}
+
+/* Makes a folder and its missing parents, each name durable. */
+int store_make_folder(Disk *disk, const char *path)
+{
+        const char *slash = strrchr(path, '/');
+        _cleanup_(free_p) char *parent = NULL;
+        int r = disk_mkdir(disk, path);
+
+        if (r == -EEXIST)
+                return 0;
+        parent = !slash ? strdup(".")
+                        : slice_dup(slice_of(path, slash == path ? 1 : (size_t)(slash - path)));
+        if (!parent)
+                return -ENOMEM;
+        if (r == -ENOENT && slash && slash != path) {
+                r = store_make_folder(disk, parent);
+                r = r ?: disk_mkdir(disk, path);
+        }
+        return r ?: disk_sync_folder(disk, parent);
+}
+
+static int set_options(Store *store, const StoreOptions *options)
+{
+        StoreOptions *o = &store->options;
+
+        *o = *options;
+        o->segment_size = o->segment_size ?: SEGMENT_SIZE_DEFAULT;
+        o->n_segments = o->n_segments ?: SEGMENTS_DEFAULT;
+        o->queue_max = o->queue_max ?: QUEUE_DEFAULT;
+        o->wal_heap_max = o->wal_heap_max ?: WAL_HEAP_DEFAULT;
+        o->spill_size = o->spill_size ?: SPILL_DEFAULT;
+        o->checkpoint_at = o->checkpoint_at ?: CHECKPOINT_DEFAULT;
+        if (o->segment_size < SEGMENT_SIZE_MIN || o->segment_size % DISK_BLOCK ||
+                o->n_segments < SEGMENTS_MIN || o->n_segments > SEGMENTS_MAX || !o->journal ||
+                !o->objects || o->objects[0] != '/')
+                return -EINVAL;
+        /* A record and a name must fit into what is left of an empty segment. */
+        o->spill_size = MIN(o->spill_size, SPILL_DEFAULT);
+        o->spill_size = MIN(o->spill_size, o->segment_size / 2);
+        store->disk = o->disk ?: disk_real();
+        store->journal_path = strdup(o->journal);
+        store->objects_path = strdup(o->objects);
+        if (!store->journal_path || !store->objects_path)
+                return -ENOMEM;
+        store->objects_len = strlen(store->objects_path);
+        return store->objects_path[store->objects_len - 1] == '/' ? -EINVAL : 0;
+}
+
+static int take_lock(Store *store)
+{
+        _cleanup_(free_p) char *path = NULL;
+        int r = store_make_folder(store->disk, store->journal_path);
+
+        r = r ?: store_make_folder(store->disk, store->objects_path);
+        if (!r && asprintf(&path, "%s/lock", store->journal_path) < 0)
+                r = -ENOMEM;
+        r = r ?: disk_open(store->disk, path, DISK_CREATE, &store->lock);
+        r = r ?: disk_lock(store->lock, 0, 1);
+        if (r == -EAGAIN)
+                store_log(store, LOG_ERR, "%s: another process has this journal",
+                        store->journal_path);
+        return r;
+}
+
+static Store *store_alloc(void)
+{
+        Store *store = calloc(1, sizeof *store);
+
+        if (!store)
+                return NULL;
+        pthread_mutex_init(&store->mutex, NULL);
+        pthread_cond_init(&store->changed, NULL);
+        map_init(&store->nodes);
+        list_init(&store->node_list);
+        list_init(&store->spills);
+        list_init(&store->waiters);
+        list_init(&store->journal.ready);
+        list_init(&store->journal.spare);
+        store->loop_thread = pthread_self();
+        return store;
+}
+
+static void store_free(Store *store)
+{
+        List *link;
+
+        journal_close(store);
+        while ((link = list_first(&store->node_list))) {
+                Node *node = list_entry(link, Node, link);
+
+                /* A connection that is still open would use what is freed here. */
+                dd_assert(node->n_refs == 0);
+                map_remove(&store->nodes, &node->map);
+                list_unlink(link);
+                node_free(node);
+        }
+        while ((link = list_pop(&store->spills)))
+                free(list_entry(link, Spill, link));
+        map_done(&store->nodes);
+        disk_close(store->lock);
+        free(store->journal_path);
+        free(store->objects_path);
+        pthread_cond_destroy(&store->changed);
+        pthread_mutex_destroy(&store->mutex);
+        free(store);
+}
+
+int store_open(const StoreOptions *options, Store **ret)
+{
+        Store *store = store_alloc();
+        int r;
+
+        if (!store)
+                return -ENOMEM;
+        r = set_options(store, options);
+        r = r ?: take_lock(store);
+        r = r ?: store_recover(store);
+        r = r ?: vfs_register(store);
+        if (r) {
+                store_free(store);
+                return r;
+        }
+        *ret = store;
+        return 0;
+}
+
+Store *store_close(Store *store)
+{
+        store_stop_background(store);
+        vfs_unregister();
+        store_free(store);
+        return NULL;
+}
+
+int store_get_failure(Store *store)
+{
+        return atomic_load(&store->failure);
+}
+
+void store_get_stats(Store *store, StoreStats *ret)
+{
+        store_lock(store);
+        *ret = store->stats;
+        ret->flushed_lsn = atomic_load(&store->flushed);
+        ret->captured_lsn = atomic_load(&store->captured);
+        ret->queued_bytes = store->journal.queued;
+        list_for_each(link, &store->node_list) {
+                Node *node = list_entry(link, Node, link);
+
+                ret->objects++;
+                ret->dirty_objects += node->first_segment != NO_SEGMENT;
+        }
+        for (unsigned i = 0; i < store->journal.n_segments; i++) {
+                ret->segments_live += store->journal.segments[i].state == SEGMENT_LIVE;
+                ret->segments_free += store->journal.segments[i].state == SEGMENT_FREE;
+        }
+        store_unlock(store);
+}
+
+uint64_t store_get_lsn(Store *store)
+{
+        return atomic_load(&store->captured);
+}
+
+uint64_t store_object_lsn(Store *store, const char *path)
+{
+        MapNode *map;
+        uint64_t lsn = 0;
+
+        store_lock(store);
+        map = map_find(&store->nodes, slice_from(path));
+        if (map)
+                lsn = atomic_load(&CONTAINER_OF(map, Node, map)->last_lsn);
+        store_unlock(store);
+        return lsn;
+}
+
+uint64_t store_flushed(Store *store)
+{
+        return atomic_load(&store->flushed);
+}
+
+bool store_wait(Store *store, StoreWaiter *waiter, uint64_t lsn)
+{
+        dd_assert(!list_is_linked(&waiter->link));
+        if (!atomic_load(&store->failure) && atomic_load(&store->flushed) >= lsn)
+                return true;
+        waiter->lsn = lsn;
+        list_append(&store->waiters, &waiter->link);
+        return false;
+}
+
+void store_wait_cancel(Store *store, StoreWaiter *waiter)
+{
+        list_unlink(&waiter->link);
+}
+
+/* Each fn may wait again, and cancel others: what is due goes to a list of its own first. */
+void store_fire_waiters(Store *store)
+{
+        int failure = atomic_load(&store->failure);
+        uint64_t flushed = atomic_load(&store->flushed);
+        List due, *link;
+
+        list_init(&due);
+        list_for_each_safe(each, &store->waiters) {
+                if (failure || list_entry(each, StoreWaiter, link)->lsn <= flushed) {
+                        list_unlink(each);
+                        list_append(&due, each);
+                }
+        }
+        while ((link = list_pop(&due))) {
+                StoreWaiter *waiter = list_entry(link, StoreWaiter, link);
+
+                waiter->fn(waiter, failure ? -EIO : 0);
+        }
+}
+
+int store_sync(Store *store, uint64_t lsn)
+{
+        int r = 0;
+
+        if (atomic_load(&store->flushed) < lsn)
+                journal_wake(store);
+        store_lock(store);
+        while (!r && atomic_load(&store->flushed) < lsn) {
+                if (atomic_load(&store->failure))
+                        r = -EIO;
+                else
+                        pthread_cond_wait(&store->changed, &store->mutex);
+        }
+        store_unlock(store);
+        return r;
+}
+
+bool store_has_room(Store *store)
+{
+        return journal_has_room(store);
+}
+
+void store_loop_flush(Store *store)
+{
+        if (atomic_load(&store->failure))
+                store_fire_waiters(store);
+        else
+                journal_fill(store);
+}
+
+bool store_loop_is_idle(Store *store)
+{
+        return journal_is_idle(store);
+}
+
+int store_loop_run(Store *store)
+{
+        do
+                journal_fill(store);
+        while (disk_poll(store->disk) > 0 && !atomic_load(&store->failure));
+        store_fire_waiters(store);
+        return atomic_load(&store->failure);
+}
+
+int store_delete(Store *store, const char *path)
+{
+        Node *node;
+        uint64_t size;
+        bool is_used;
+        int r = disk_stat_size(store->disk, path, &size);
+
+        r = r ?: node_open(store, path, false, &node);
+        if (r)
+                return r;
+        store_lock(store);
+        is_used = node->n_refs > 1;
+        store_unlock(store);
+        node_lock(node);
+        if (is_used)
+                r = -EBUSY;
+        else
+                r = capture_delete(node);
+        if (!r) {
+                node_drop_wal(node);
+                wal_index_drop(node);
+        }
+        node_unlock(node);
+        node_unref(node);
+        if (!r) {
+                journal_wake(store);
+                store_call_work(store);
+        }
+        return r == -EAGAIN ? -ENOSPC : r;
+}

@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * The storage engine of one slot: one journal for all its objects, and SQLite's default VFS
+ *
+ * store_open() takes the slot's journal folder, redoes what the journal holds into the database
+ * files, and makes the VFS "durable" SQLite's default: whoever opens a file below the objects
+ * folder in this process, in C or from Python, is on it; other files fall through to SQLite's unix
+ * VFS. The VFS keeps WAL and wal-index in heap, captures each commit into the journal's filling
+ * batch, and never lets SQLite write a database file: the background work alone does that.
+ *
+ *     runner: COMMIT -> capture -> filling batch --loop: one write in flight--> flushed
+ *     background: flushed commits -> database files -> sync -> low-water mark -> segment reused
+ *
+ * The invariants, and where each is enforced:
+ * 1. A commit is captured before SQLite publishes it (capture.c, called by the WAL's xSync in
+ *    vfs-wal.c; what a connection without synchronous=FULL would pass by is caught when it gives
+ *    up the WRITE lock, shm.c). Whatever an object lets out, answers to reads and errors too,
+ *    waits until store_flushed() >= store_object_lsn() (store_wait(), store_sync()).
+ * 2. The journal is durable before any database file is written, truncated or removed
+ *    (checkpoint.c and background.c; vfs-file.c refuses SQLite's own writes).
+ * 3. A segment is retired only when each object in it is fully in its database file and file and
+ *    folder are synced, or when its live pages are copied forward (background.c).
+ * 4. The batch that carries the new low-water mark is durable before a segment is overwritten
+ *    (journal.c frees segments at the completion of that batch alone).
+ * 5. Recovery redoes, syncs files and folders, switches the epoch (write, sync, rename, sync the
+ *    folder), and only then touches segments; it may be cut anywhere and begun again (recover.c,
+ *    redo.c).
+ * 6. A failed write of the journal or sync of a database file ends the store: it fails for good,
+ *    waiters are told, nothing more is written, and the successor replays (store_fail()).
+ * 7. A commit that SQLite gives up after its capture is followed by CANCEL before the object can do
+ *    anything else (capture.c, at the end of the write transaction).
+ *
+ * LSN: the number of a record in the journal, growing over restarts as well; 0 is before all.
+ *
+ * Threads: one object's connections are used by one thread at a time, different objects by several
+ * at once. store_loop_*() and store_wait() belong to the loop thread, store_background_*() to one
+ * other (or, in a simulator, all to one). Anything else may be called from any thread. No clock,
+ * random byte or system call is used but the Disk's. One Store at a time to a process.
+ */
+
+#include "lib/base/list.h"
+#include "lib/store/disk.h"
+
+typedef struct Store Store;
+typedef struct StoreWaiter StoreWaiter;
+
+typedef struct StoreOptions {
+        Disk *disk;            /* NULL: disk_real() */
+        const char *journal;   /* the slot's folder, made when missing */
+        const char *objects;   /* absolute, without a slash at the end, made when missing */
+        uint64_t segment_size; /* bytes, a multiple of DISK_BLOCK; 0: 64 MiB; at least 256 KiB */
+        unsigned n_segments;   /* at most; 0: 8; at least 3 */
+        uint64_t queue_max;    /* bytes captured and not yet on disk; 0: 64 MiB */
+        uint64_t
+                wal_heap_max; /* bytes of one object's WAL in heap, the rest in a file; 0: 16 MiB */
+        uint64_t spill_size;  /* page sets beyond it go to a file of their own; 0: 16 MiB */
+        unsigned checkpoint_at; /* frames of an object's WAL that make it due; 0: 128 */
+        /* Any thread: something waits to be written while nothing is in flight: the loop calls
+         * store_loop_flush(). Called under no lock. */
+        void (*wake)(void *data);
+        /* Any thread: store_background_step() has something to do. */
+        void (*work)(void *data);
+        /* Any thread, once: the store has failed for good and the process should end. */
+        void (*failed)(int error, const char *why, void *data);
+        /* A line for the log; priority as in syslog(3). */
+        void (*log)(int priority, const char *line, void *data);
+        void *data;
+} StoreOptions;
+
+typedef struct StoreStats {
+        uint64_t commits, cancels, copies, spills; /* captured */
+        uint64_t record_bytes, disk_bytes;         /* of the journal: records, and as written */
+        uint64_t batches, flushed_lsn, captured_lsn;
+        uint64_t flush_ns[40]; /* [i]: flushes that took less than 2^i ns (and at least 2^(i-1)) */
+        uint64_t queued_bytes, wal_bytes; /* now: captured and not on disk; all WALs in heap */
+        uint64_t checkpoints, checkpointed_pages, syncs, retired_segments;
+        unsigned objects, dirty_objects; /* known now; not fully in their files */
+        unsigned segments_live, segments_free;
+        /* What store_open() redid. */
+        uint64_t redone_commits, redone_pages, redone_objects, redo_bytes, redo_ns;
+} StoreStats;
+
+/*
+ * -EAGAIN: another process has the journal. -EUCLEAN: the journal is damaged other than by a torn
+ * tail; a log line names segment and offset. -EBUSY: an outsider holds a lock of a file that redo
+ * must write. Else what the disk says.
+ */
+int store_open(const StoreOptions *options, Store **ret);
+/*
+ * Every connection on the VFS is closed, no write in flight (or the disk is one that forgets them),
+ * no thread inside. What was captured but not flushed is dropped; what was flushed is redone by the
+ * next store_open().
+ */
+Store *store_close(Store *store);
+DEFINE_CLEANUP(Store *, store_close)
+
+/* 0, or the negative errno with which the store failed (invariant 6). */
+int store_get_failure(Store *store);
+void store_get_stats(Store *store, StoreStats *ret);
+
+/* The gate. */
+
+/* The last LSN captured, of all objects and of one (0: nothing that could still wait). */
+uint64_t store_get_lsn(Store *store);
+uint64_t store_object_lsn(Store *store, const char *path);
+/* Everything up to it is durable. */
+uint64_t store_flushed(Store *store);
+
+/* Called once: result 0 when lsn is durable, or -EIO when the store has failed. */
+struct StoreWaiter {
+        void (*fn)(StoreWaiter *waiter, int result);
+        uint64_t lsn;
+        List link;
+};
+
+static inline void store_waiter_init(
+        StoreWaiter *waiter, void (*fn)(StoreWaiter *waiter, int result))
+{
+        waiter->fn = fn;
+        waiter->lsn = 0;
+        list_init(&waiter->link);
+}
+
+/* Loop thread. True when there is nothing to wait for and fn will not be called; a failed store
+ * makes every wait a call of fn from the next store_loop_flush(). */
+bool store_wait(Store *store, StoreWaiter *waiter, uint64_t lsn);
+/* Harmless when it does not wait. */
+void store_wait_cancel(Store *store, StoreWaiter *waiter);
+/* Blocks, for threads other than the loop's: 0 when durable, -EIO when the store has failed. */
+int store_sync(Store *store, uint64_t lsn);
+
+/*
+ * Whether a new event may write: false while the queue is more than half full or the journal has
+ * no free segment ahead. A commit that finds no room at all fails with SQLITE_FULL; off the loop
+ * thread it first waits for the queue. Asked before an event is delivered.
+ */
+bool store_has_room(Store *store);
+
+/* The loop thread. */
+
+/* Starts the write of the filling batch when none is in flight. */
+void store_loop_flush(Store *store);
+/* Nothing in flight, nothing to write. */
+bool store_loop_is_idle(Store *store);
+/* Flushes and polls the disk until idle or failed: for disks that have no loop of their own. */
+int store_loop_run(Store *store);
+
+/* Background work, in steps that may block on the disk. */
+
+/* One step: 1 when something was done, 0 when there is nothing to do now, negative errno when the
+ * store has failed. What waits for a flush is taken up by a later step. */
+int store_background_step(Store *store);
+/* From now on steps write all flushed commits to their files and retire all but the current
+ * segment, until there is nothing more to do: before a hand-over. false: as usual again. */
+void store_set_draining(Store *store, bool draining);
+
+/* A thread that makes the steps; work() of the options still comes. */
+int store_start_background(Store *store);
+/* Waits for the step that is under way. */
+void store_stop_background(Store *store);
+
+/* Objects. */
+
+/*
+ * Deletes an object's file: journalled now, done in the background; an object opened again at once
+ * is new and empty. -EBUSY while it has connections, -ENOENT when there is none, -ENOSPC when the
+ * journal has no room.
+ */
+int store_delete(Store *store, const char *path);
+/*
+ * The object that this thread works for: from now on it may open that object's file alone of those
+ * in the objects folder (ATTACH to another is refused). NULL: any. The string is copied.
+ */
+int store_set_current(Store *store, const char *path);

@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "lib/store/store-private.h"
+
+#include <errno.h>
+
+/*
+ * The methods of a database file on the VFS "durable"
+ *
+ * SQLite reads it, and never writes it: invariant 2 is kept by the background alone.
+ */
+
+#define VERSIONS_AT 18
+
+int vfs_map_error(int error, int otherwise)
+{
+        switch (error) {
+        case 0:
+                return SQLITE_OK;
+        case -ENOMEM:
+                return SQLITE_IOERR_NOMEM;
+        case -ENOSPC:
+        case -EDQUOT:
+        case -EFBIG:
+                return SQLITE_FULL;
+        default:
+                return otherwise;
+        }
+}
+
+static Node *get_node(sqlite3_file *file)
+{
+        return ((DurableFile *)file)->node;
+}
+
+static int main_close(sqlite3_file *base)
+{
+        DurableFile *file = (DurableFile *)base;
+        Node *node = file->node;
+        Store *store = node->store;
+
+        if (file->has_shm)
+                shm_unmap(base, 0);
+        base->pMethods = NULL;
+        node_unref(node);
+        store_call_work(store);
+        return SQLITE_OK;
+}
+
+static int read_file(Node *node, void *data, size_t len, uint64_t offset)
+{
+        size_t got = 0;
+        int r;
+
+        if (node->is_new && offset < node->page_size) {
+                got = MIN(len, (size_t)(node->page_size - offset));
+                node_first_page(node, data, got, offset);
+        } else if (!node->needs_truncate) {
+                r = disk_read(node->file, data, len, offset, &got);
+                if (r)
+                        return vfs_map_error(r, SQLITE_IOERR_READ);
+        }
+        memset((char *)data + got, 0, len - got);
+        return got < len ? SQLITE_IOERR_SHORT_READ : SQLITE_OK;
+}
+
+/* A database in rollback mode, brought from elsewhere, is one in WAL mode here. */
+static void show_wal_mode(unsigned char *data, size_t len, uint64_t offset)
+{
+        for (uint64_t at = VERSIONS_AT; at < VERSIONS_AT + 2; at++)
+                if (at >= offset && at < offset + len && data[at - offset] == 1)
+                        data[at - offset] = 2;
+}
+
+static int main_read(sqlite3_file *base, void *data, int len, sqlite3_int64 offset)
+{
+        Node *node = get_node(base);
+        int rc;
+
+        node_lock(node);
+        rc = read_file(node, data, (size_t)len, (uint64_t)offset);
+        node_unlock(node);
+        show_wal_mode(data, (size_t)len, (uint64_t)offset);
+        return rc;
+}
+
+static int main_write(sqlite3_file *base, const void *data, int len, sqlite3_int64 offset)
+{
+        return SQLITE_IOERR_WRITE;
+}
+
+static int main_truncate(sqlite3_file *base, sqlite3_int64 size)
+{
+        return SQLITE_IOERR_TRUNCATE;
+}
+
+static int main_sync(sqlite3_file *base, int flags)
+{
+        return SQLITE_OK;
+}
+
+static int main_size(sqlite3_file *base, sqlite3_int64 *ret)
+{
+        Node *node = get_node(base);
+
+        node_lock(node);
+        *ret = (sqlite3_int64)node->size;
+        node_unlock(node);
+        return SQLITE_OK;
+}
+
+/* In WAL mode a connection holds SHARED, which keeps nobody out; what is more would mean a write of
+ * the file, or the end of the log when the last connection closes. */
+static int main_lock(sqlite3_file *base, int level)
+{
+        DurableFile *file = (DurableFile *)base;
+
+        if (level > SQLITE_LOCK_SHARED)
+                return SQLITE_BUSY;
+        file->lock = MAX(file->lock, level);
+        return SQLITE_OK;
+}
+
+static int main_unlock(sqlite3_file *base, int level)
+{
+        ((DurableFile *)base)->lock = level;
+        return SQLITE_OK;
+}
+
+static int main_check_reserved(sqlite3_file *base, int *ret)
+{
+        *ret = 0;
+        return SQLITE_OK;
+}
+
+/*
+ * The modes are ours; who asks for another gets the answer that SQLite gives where it cannot change
+ * one: the mode that stays.
+ */
+static int answer_pragma(char **pragma)
+{
+        static const struct {
+                const char *name, *answer;
+                bool if_asked;
+        } answers[] = {
+                { "journal_mode", "wal", true },
+                { "locking_mode", "normal", true },
+                { "synchronous", "2", false },
+        };
+
+        for (size_t i = 0; i < ELEMENTSOF(answers); i++) {
+                if (sqlite3_stricmp(pragma[1], answers[i].name) != 0)
+                        continue;
+                /* Setting `synchronous` answers nothing. */
+                if (pragma[2] && !answers[i].if_asked)
+                        return SQLITE_OK;
+                pragma[0] = sqlite3_mprintf("%s", answers[i].answer);
+                return pragma[0] ? SQLITE_OK : SQLITE_NOMEM;
+        }
+        return SQLITE_NOTFOUND;
+}
+
+static int main_control(sqlite3_file *base, int op, void *data)
+{
+        switch (op) {
+        case SQLITE_FCNTL_PRAGMA:
+                return answer_pragma(data);
+        case SQLITE_FCNTL_VFSNAME:
+                *(char **)data = sqlite3_mprintf("durable");
+                return SQLITE_OK;
+        case SQLITE_FCNTL_PERSIST_WAL:
+                /* Nothing is removed at close. */
+                *(int *)data = 1;
+                return SQLITE_OK;
+        case SQLITE_FCNTL_POWERSAFE_OVERWRITE:
+                *(int *)data = 1;
+                return SQLITE_OK;
+        case SQLITE_FCNTL_HAS_MOVED:
+                *(int *)data = 0;
+                return SQLITE_OK;
+        case SQLITE_FCNTL_LOCKSTATE:
+                *(int *)data = ((DurableFile *)base)->lock;
+                return SQLITE_OK;
+        case SQLITE_FCNTL_SIZE_HINT:
+        case SQLITE_FCNTL_CHUNK_SIZE:
+                return SQLITE_OK;
+        default:
+                return SQLITE_NOTFOUND;
+        }
+}
+
+static int main_sector_size(sqlite3_file *base)
+{
+        return (int)DISK_BLOCK;
+}
+
+static int main_characteristics(sqlite3_file *base)
+{
+        return SQLITE_IOCAP_POWERSAFE_OVERWRITE | SQLITE_IOCAP_UNDELETABLE_WHEN_OPEN;
+}
+
+const sqlite3_io_methods durable_main_methods = {
+        .iVersion = 2,
+        .xClose = main_close,
+        .xRead = main_read,
+        .xWrite = main_write,
+        .xTruncate = main_truncate,
+        .xSync = main_sync,
+        .xFileSize = main_size,
+        .xLock = main_lock,
+        .xUnlock = main_unlock,
+        .xCheckReservedLock = main_check_reserved,
+        .xFileControl = main_control,
+        .xSectorSize = main_sector_size,
+        .xDeviceCharacteristics = main_characteristics,
+        .xShmMap = shm_map,
+        .xShmLock = shm_lock,
+        .xShmBarrier = shm_barrier,
+        .xShmUnmap = shm_unmap,
+};

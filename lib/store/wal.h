@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * An object's write-ahead log, in heap
+ *
+ * SQLite writes it as a file: a header of 32 bytes, then frames of 24 bytes and a page. The first
+ * frames are kept in heap, up to a limit; those beyond in an overflow file that nobody needs after
+ * a crash. Frames are numbered from 1. Not locked: the node's mutex guards it. Negative errno.
+ *
+ * The page map says which frame holds the image of a page that the journal's records of the current
+ * segment lead to: the base of the page's next delta. A page that is not in it is written whole.
+ */
+
+#include "lib/store/disk.h"
+
+#define WAL_HEADER_SIZE 32u
+#define WAL_FRAME_HEADER_SIZE 24u
+
+typedef struct PageMapEntry {
+        uint32_t page, frame;
+} PageMapEntry;
+
+typedef struct PageMap {
+        PageMapEntry *entries; /* page 0: free */
+        size_t size, len;      /* size: a power of two or 0 */
+} PageMap;
+
+typedef struct Wal {
+        Disk *disk;
+        const char *overflow_path; /* the owner's; made when first needed */
+        uint64_t heap_max;
+        unsigned char header[WAL_HEADER_SIZE];
+        bool has_header;
+        uint32_t page_size, n_frames;
+        uint32_t max_heap_frames;
+        unsigned char **chunks;
+        size_t n_chunks, chunks_room;
+        DiskFile *overflow;
+} Wal;
+
+void wal_init(Wal *wal, Disk *disk, uint64_t heap_max);
+/* Drops all content and memory. */
+void wal_reset(Wal *wal);
+
+static inline uint32_t wal_frame_size(const Wal *wal)
+{
+        return WAL_FRAME_HEADER_SIZE + wal->page_size;
+}
+
+uint64_t wal_size(const Wal *wal);
+/* Bytes of heap. */
+uint64_t wal_memory(const Wal *wal);
+int wal_write(Wal *wal, const void *data, size_t len, uint64_t offset);
+/* What lies beyond the end reads as zeros; *ret_len counts what does not. */
+int wal_read(Wal *wal, void *data, size_t len, uint64_t offset, size_t *ret_len);
+/* Page number and, in the last frame of a commit, the pages of the database; else 0. */
+int wal_read_header(Wal *wal, uint32_t frame, uint32_t *ret_page, uint32_t *ret_db_pages);
+/* The page of a frame that is in heap, valid until wal_reset(); NULL when it is in the file. */
+const unsigned char *wal_find_page(Wal *wal, uint32_t frame);
+int wal_read_page(Wal *wal, uint32_t frame, void *page);
+
+/* The frame, or 0. */
+uint32_t page_map_find(const PageMap *map, uint32_t page);
+/* When memory is out the page is not in the map afterwards. */
+void page_map_set(PageMap *map, uint32_t page, uint32_t frame);
+void page_map_clear(PageMap *map);

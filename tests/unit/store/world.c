@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/unit/store/world.h"
+
+#include <string.h>
+
+static void on_log(int priority, const char *line, void *data)
+{
+        World *world = data;
+        size_t used = strlen(world->log);
+
+        snprintf(world->log + used, sizeof world->log - used, "%s\n", line);
+}
+
+static void on_failed(int error, const char *why, void *data)
+{
+        ((World *)data)->failures++;
+}
+
+void world_init(World *world, uint64_t seed)
+{
+        *world = (World){ .memory = memory_disk_new(seed) };
+        world->disk = memory_disk_get(world->memory);
+        world->options = (StoreOptions){
+                .disk = world->disk,
+                .journal = JOURNAL,
+                .objects = OBJECTS,
+                .segment_size = 2 << 20,
+                .n_segments = 4,
+                .log = on_log,
+                .failed = on_failed,
+                .data = world,
+        };
+}
+
+void world_done(World *world)
+{
+        world_stop(world);
+        memory_disk_free(world->memory);
+}
+
+int world_try_start(World *world)
+{
+        return store_open(&world->options, &world->store);
+}
+
+void world_start(World *world)
+{
+        int r = world_try_start(world);
+
+        if (r)
+                print_message("%s", world->log);
+        assert_int_equal(r, 0);
+}
+
+void world_stop(World *world)
+{
+        if (world->store)
+                world->store = store_close(world->store);
+}
+
+void world_crash(World *world, MemoryCrash crash)
+{
+        world_stop(world);
+        memory_disk_crash(world->memory, crash);
+        world_start(world);
+}
+
+void world_settle(World *world)
+{
+        int steps = 0;
+
+        store_loop_run(world->store);
+        while (store_background_step(world->store) > 0) {
+                store_loop_run(world->store);
+                assert_true(++steps < 100000);
+        }
+        store_loop_run(world->store);
+}
+
+const char *object_path(const char *name)
+{
+        static char paths[8][256];
+        static unsigned next;
+        char *path = paths[next++ % 8];
+
+        snprintf(path, sizeof paths[0], "%s/shop-cart/%.2s/%s.sqlite", OBJECTS, name, name);
+        return path;
+}
+
+static void make_folder(Disk *disk, const char *path)
+{
+        char part[256];
+
+        for (const char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+                snprintf(part, sizeof part, "%.*s", (int)(slash - path), path);
+                if (disk_mkdir(disk, part) == 0) {
+                        *strrchr(part, '/') = '\0';
+                        disk_sync_folder(disk, part[0] ? part : "/");
+                }
+        }
+}
+
+sqlite3 *world_connect(World *world, const char *name)
+{
+        sqlite3 *db = NULL;
+
+        make_folder(world->disk, object_path(name));
+        if (sqlite3_open(object_path(name), &db) != SQLITE_OK) {
+                disconnect(db);
+                return NULL;
+        }
+        sqlite3_extended_result_codes(db, 1);
+        return db;
+}
+
+int try_run(sqlite3 *db, const char *sql)
+{
+        return sqlite3_exec(db, sql, NULL, NULL, NULL);
+}
+
+void run(sqlite3 *db, const char *sql)
+{
+        int rc = try_run(db, sql);
+
+        if (rc != SQLITE_OK)
+                print_message("%s: %s\n", sql, sqlite3_errmsg(db));
+        assert_int_equal(rc, SQLITE_OK);
+}
+
+int64_t ask(sqlite3 *db, const char *sql)
+{
+        sqlite3_stmt *statement = NULL;
+        int64_t value = INT64_MIN;
+
+        if (sqlite3_prepare_v2(db, sql, -1, &statement, NULL) == SQLITE_OK &&
+                sqlite3_step(statement) == SQLITE_ROW)
+                value = sqlite3_column_int64(statement, 0);
+        sqlite3_finalize(statement);
+        return value;
+}
+
+const char *ask_text(sqlite3 *db, const char *sql)
+{
+        static char texts[8][256];
+        static unsigned next;
+        char *text = texts[next++ % 8];
+        sqlite3_stmt *statement = NULL;
+
+        text[0] = '\0';
+        if (sqlite3_prepare_v2(db, sql, -1, &statement, NULL) == SQLITE_OK &&
+                sqlite3_step(statement) == SQLITE_ROW && sqlite3_column_text(statement, 0))
+                snprintf(text, sizeof texts[0], "%s",
+                        (const char *)sqlite3_column_text(statement, 0));
+        sqlite3_finalize(statement);
+        return text;
+}
+
+void disconnect(sqlite3 *db)
+{
+        assert_int_equal(sqlite3_close(db), SQLITE_OK);
+}
