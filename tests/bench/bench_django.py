@@ -3,7 +3,9 @@
 
 import os
 
-from lib import HERE, PROJECT, Left, Ours, Peer, compare, left_out, need, wait_port
+from lib import (
+    HERE, PROJECT, UWSGI, Left, Ours, Peer, compare, left_out, need, wait_port,
+)
 
 SPREAD = os.path.join(HERE, "spread.lua")
 OBJECTS = 1000
@@ -17,11 +19,8 @@ class DjangoPeer(Peer):
             "BENCH_DB": f"{self.folder}/db.sqlite3", "PYTHONPATH": os.path.join(PROJECT, "src"),
             "DJANGO_SETTINGS_MODULE": "app.settings",
         }
-        process = self.spawn(
-            ["/usr/bin/python3", os.path.join(PROJECT, "src", "manage.py"), "migrate"], environment)
-        if process.wait(60) != 0:
-            raise Left("migrate failed")
-        self.processes.remove(process)
+        manage = os.path.join(PROJECT, "src", "manage.py")
+        self.run(["/usr/bin/python3", manage, "migrate"], environment)
         return environment
 
 
@@ -30,8 +29,7 @@ class Uwsgi(DjangoPeer):
         need("uwsgi", "nginx")
         environment = self.prepare()
         self.spawn(
-            ["uwsgi", "--plugin", "python3", "--master", "--processes", "2", "--disable-logging",
-             "--socket", f"{self.folder}/uwsgi.sock", "--module", "app.wsgi", "--die-on-term"],
+            [*UWSGI, "--socket", f"{self.folder}/uwsgi.sock", "--module", "app.wsgi"],
             environment)
         process = self.nginx(
             "location / { include /etc/nginx/uwsgi_params;"

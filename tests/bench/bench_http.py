@@ -3,7 +3,7 @@
 
 import os
 
-from lib import PROJECT, Left, Ours, Peer, compare, left_out, need, wait_port
+from lib import PROJECT, UWSGI, Left, Ours, Peer, compare, left_out, need, wait_port
 
 
 class Nginx(Peer):
@@ -21,12 +21,13 @@ class RawUwsgi(Peer):
 
     def start(self):
         need("uwsgi", "nginx")
+        application = os.path.join(PROJECT, "src", "raw_wsgi.py")
+        environment = {"BENCH_DB": f"{self.folder}/raw.sqlite"}
+        # The file is made here, and each process opens it for itself (--lazy-apps).
+        self.run(["/usr/bin/python3", application], environment)
         self.spawn(
-            ["uwsgi", "--plugin", "python3", "--master", "--processes", "2", "--disable-logging",
-             "--socket", f"{self.folder}/uwsgi.sock", "--wsgi-file",
-             os.path.join(PROJECT, "src", "raw_wsgi.py"), "--die-on-term"],
-            {"BENCH_DB": f"{self.folder}/raw.sqlite"},
-        )
+            [*UWSGI, "--socket", f"{self.folder}/uwsgi.sock", "--wsgi-file", application],
+            environment)
         process = self.nginx(
             "location / { include /etc/nginx/uwsgi_params;"
             f" uwsgi_pass unix:{self.folder}/uwsgi.sock; }}")

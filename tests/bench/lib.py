@@ -16,6 +16,11 @@ from daemon import Daemon, copy_project, free_port
 HERE = os.path.dirname(os.path.abspath(__file__))
 PROJECT = os.path.join(HERE, "project")
 CONNECTIONS = 32
+# nginx's workers are another user's when it is started by root: hence the socket's mode.
+UWSGI = [
+    "uwsgi", "--plugin", "python3", "--master", "--processes", "2", "--lazy-apps",
+    "--disable-logging", "--die-on-term", "--chmod-socket=666",
+]
 
 
 class Settings:
@@ -83,6 +88,17 @@ class Peer:
             )
         self.processes.append(process)
         return process
+
+    def run(self, command, environment=None):
+        """To its end."""
+        process = self.spawn(command, environment)
+        if process.wait(60) != 0:
+            raise Left(f"{command} failed: {self.read_log()}")
+        self.processes.remove(process)
+
+    def read_log(self):
+        with open(os.path.join(self.folder, "log"), encoding="utf-8", errors="replace") as log:
+            return log.read()[-2000:]
 
     def nginx(self, server):
         """nginx with one server block, two workers, on self.port."""
