@@ -38,7 +38,10 @@ static int forward_head(Forward *forward)
                 head->status, head->headers, head->n_headers, head->content_length, &copy);
         if (r)
                 return r;
-        response_set_shard(to, response_get_shard(from));
+        /* What another worker answered says nothing of its object: the caller knows which it asked.
+         */
+        if (response_get_shard(from) >= 0)
+                response_set_shard(to, response_get_shard(from));
         chunk = response_pop(from);
         if (response_is_drained(from)) {
                 response_finish(to, copy, chunk);
