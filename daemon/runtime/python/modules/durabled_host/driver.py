@@ -3,7 +3,8 @@
 
 Each event has a context of its own (contextvars), in which all of its guest code runs. A fetch()
 that returns a response is over in one step. One that returns a coroutine becomes a task on the
-object's loop (loop.py), and each further step runs that loop until the task is done.
+object's loop (loop.py), whose first step runs at once; each further step runs that loop until the
+task is done.
 """
 
 from __future__ import annotations
@@ -158,12 +159,7 @@ class Run:
             return self._answer(data)
         if not (iscoroutine(result) or hasattr(result, "__await__")):
             return self._answer(self.context.run(app.response_data, result))
-        self.get_loop()
-        if not iscoroutine(result):
-            result = _await(result)
-        self.task = self.loop.create_task(result, context=self.context)
-        self.task.add_done_callback(self._task_done)
-        return self.next()
+        return self._begin(result if iscoroutine(result) else _await(result))
 
     def next(self) -> bool:
         if self.stream is not None:
@@ -171,6 +167,17 @@ class Run:
         if self.cancelled and self.task is not None and not self.task.done():
             self.task.cancel()
         self.loop.step(self)
+        return self._stepped()
+
+    def _begin(self, coroutine) -> bool:
+        loop = self.get_loop()
+        task = self.task = loop.begin(self, coroutine)
+        if self.object is not None and not task.done():
+            # A step of another event of this object may bring it to its end.
+            task.add_done_callback(self._task_done)
+        return self._stepped()
+
+    def _stepped(self) -> bool:
         self._check_object()
         if not self.answered:
             if not self.task.done():
@@ -227,10 +234,7 @@ class Run:
             await data.collect()
             return data
 
-        self.get_loop()
-        self.task = self.loop.create_task(collect(), context=self.context)
-        self.task.add_done_callback(self._task_done)
-        return self.next()
+        return self._begin(collect())
 
     def _pump(self) -> bool:
         """Pulls a streamed body, a slice of time at once, so that others come between."""

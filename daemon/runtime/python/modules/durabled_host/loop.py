@@ -21,6 +21,7 @@ from . import reactor
 
 SLICE = 0.05  # seconds that one step may run callbacks before others get their turn
 EXECUTOR_THREADS = 16
+_WANTED = object()
 
 _executor: ThreadPoolExecutor | None = None
 _executor_lock = threading.Lock()
@@ -47,8 +48,8 @@ class HostLoop(selector_events.BaseSelectorEventLoop):
         self.runs: set = set()  # events of this loop that are not over
         self.calls: list = []  # (call, states, future): what waits for another object
         self.stepping = None  # the Run whose step executes
-        self.tasks_made = 0
         self._step_thread = 0
+        self._first = None  # inside begin(): takes the place of the queue
         self._armed = None
         super().__init__(reactor.RemoteSelector(self, reactor.get))
 
@@ -83,14 +84,16 @@ class HostLoop(selector_events.BaseSelectorEventLoop):
                 return
 
     def call_soon(self, callback, *args, context=None):
-        handle = super().call_soon(callback, *args, context=context)
+        if self._first is _WANTED:
+            self._first = callback
+            return None
+        if self._closed:
+            self._check_closed()
+        handle = events.Handle(callback, args, self, context)
+        self._ready.append(handle)
         if self._step_thread != get_ident():
             self.wake()
         return handle
-
-    def create_task(self, coro, **kwargs):
-        self.tasks_made += 1
-        return super().create_task(coro, **kwargs)
 
     def run_in_executor(self, executor, func, *args):
         return super().run_in_executor(executor or shared_executor(), func, *args)
@@ -101,45 +104,85 @@ class HostLoop(selector_events.BaseSelectorEventLoop):
 
     # Steps
 
+    def begin(self, run, coro) -> asyncio.Task:
+        """Makes the run's task and steps it at once: most end, or wait for an object, in there."""
+        hooks = self._enter(run)
+        try:
+            self._first = _WANTED
+            task = asyncio.Task(coro, loop=self, context=run.context)
+            first, self._first = self._first, None
+            try:
+                run.context.run(first)
+            except (SystemExit, KeyboardInterrupt):
+                pass  # as in step()
+            # A future that is set already, as a stub's of an error, is not waited for.
+            if self._ready or self.calls:
+                self._spin(run)
+        finally:
+            self._first = None
+            self._leave(hooks)
+        return task
+
     def step(self, run) -> None:
         """Runs what is ready, until the loop would wait or its time slice is over."""
+        hooks = self._enter(run)
+        try:
+            self._spin(run)
+        finally:
+            self._leave(hooks)
+
+    def _enter(self, run):
         self.stepping = run
         self._step_thread = self._thread_id = get_ident()
         hooks = sys.get_asyncgen_hooks()
         sys.set_asyncgen_hooks(self._asyncgen_firstiter_hook, self._asyncgen_finalizer_hook)
         events._set_running_loop(self)
-        end = time.monotonic() + SLICE
-        try:
-            self._poll_calls()
-            while self._ready or self._selector.pending or self._timer_due():
-                try:
+        return hooks
+
+    def _leave(self, hooks) -> None:
+        events._set_running_loop(None)
+        sys.set_asyncgen_hooks(*hooks)
+        self._step_thread = self._thread_id = None
+        self.stepping = None
+        self._selector.rearm()
+        if self._scheduled:
+            self._arm_timer()
+
+    def _spin(self, run) -> None:
+        ready = self._ready
+        end = 0.0
+        self._poll_calls()
+        while ready or self._selector.pending or self._timer_due():
+            try:
+                if self._scheduled or self._selector.pending or self._debug:
                     self._run_once()
-                except (SystemExit, KeyboardInterrupt):
-                    pass  # sys.exit() ends the task that called it, whose event answers
-                self._poll_calls()
-                if self._ready and time.monotonic() > end:
+                else:
+                    for _ in range(len(ready)):
+                        handle = ready.popleft()
+                        if not handle._cancelled:
+                            handle._run()
+            except (SystemExit, KeyboardInterrupt):
+                pass  # sys.exit() ends the task that called it, whose event answers
+            self._poll_calls()
+            if ready:
+                now = time.monotonic()
+                end = end or now + SLICE
+                if now > end:
                     run.event.ready()
                     break
-        finally:
-            events._set_running_loop(None)
-            sys.set_asyncgen_hooks(*hooks)
-            self._step_thread = self._thread_id = None
-            self.stepping = None
-        self._selector.rearm()
-        self._arm_timer()
 
     def _timer_due(self) -> bool:
         return bool(self._scheduled) and self._scheduled[0]._when <= self.time()
 
     def _arm_timer(self) -> None:
-        if not self._scheduled:
-            return
         when = self._scheduled[0]._when
         if self._armed is None or when < self._armed or self._armed <= self.time():
             self._armed = when
             reactor.get().wake_at(when, self)
 
     def _poll_calls(self) -> None:
+        if not self.calls:
+            return
         for call, states, future in tuple(self.calls):
             if (call.state in states or call.state == "failed") and not future.done():
                 future.set_result(None)
