@@ -357,17 +357,28 @@ uint64_t ring_now(Ring *ring)
         return ring->now;
 }
 
-void ring_post(Ring *ring, RingPost *post)
+void ring_post_quietly(Ring *ring, RingPost *post)
 {
         RingPost *head = atomic_load_explicit(&ring->posts, memory_order_relaxed);
-        static const uint64_t one = 1;
 
         do
                 post->next = head;
         while (!atomic_compare_exchange_weak(&ring->posts, &head, post));
+}
+
+void ring_wake(Ring *ring)
+{
+        static const uint64_t one = 1;
+
         /* One write for each sleep, so the counter never fills and the write never fails. */
         if (atomic_load(&ring->sleeping) && atomic_exchange(&ring->sleeping, false))
                 dd_assert(write(ring->event_fd, &one, sizeof one) == sizeof one);
+}
+
+void ring_post(Ring *ring, RingPost *post)
+{
+        ring_post_quietly(ring, post);
+        ring_wake(ring);
 }
 
 void ring_defer(Ring *ring, RingPost *post)

@@ -153,6 +153,10 @@ struct RingPost {
 
 /* Any thread. Wakes the loop unless it is awake already. */
 void ring_post(Ring *ring, RingPost *post);
+/* Any thread. The post is run when the loop wakes for something else, or at ring_wake(). */
+void ring_post_quietly(Ring *ring, RingPost *post);
+/* Any thread. For what was posted quietly before. */
+void ring_wake(Ring *ring);
 /*
  * Loop thread only: fn runs later in this iteration, before the loop sleeps; no system call. What
  * it defers in turn runs in the next iteration, which does not sleep.

@@ -45,7 +45,7 @@ static void call_post(Call *call)
                 return;
         call->posted = true;
         call_ref(call);
-        ring_post(call->python->config->ring, &call->post);
+        python_post(call->python, &call->post);
 }
 
 /* With the lock. */

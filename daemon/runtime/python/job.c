@@ -58,7 +58,7 @@ static void job_post(Job *job)
                 return;
         job->posted = true;
         job_ref(job);
-        ring_post(job->python->config->ring, &job->post);
+        python_post(job->python, &job->post);
 }
 
 /* Notes of a step travel with its end, others at once. With the lock. */

@@ -154,6 +154,20 @@ void python_settle(PythonRuntime *python)
         runners_close(python->runners);
 }
 
+static void python_flush(void *data)
+{
+        PythonRuntime *python = data;
+
+        ring_wake(python->config->ring);
+}
+
+void python_post(PythonRuntime *python, RingPost *post)
+{
+        ring_post_quietly(python->config->ring, post);
+        if (!runner_note())
+                ring_wake(python->config->ring);
+}
+
 static int python_load(const RuntimeConfig *config,
         void (*loaded)(Runtime *runtime, const char *error, void *data), void *data, Runtime **ret)
 {
@@ -188,6 +202,7 @@ static int python_load(const RuntimeConfig *config,
                         .open = python_open,
                         .close = python_close,
                         .closed = python_closed,
+                        .flush = python_flush,
                         .data = python,
                 },
                 &python->runners);

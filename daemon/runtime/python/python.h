@@ -46,6 +46,9 @@ typedef struct PythonRuntime {
 /* One a process, NULL when there is none. */
 extern PythonRuntime *python_runtime;
 
+/* Any thread. The post of a runner that has more to do may take RUNNER_FLUSH_NS longer. */
+void python_post(PythonRuntime *python, RingPost *post);
+
 /* Loop thread: something came to its end; a stop that waits goes on when it was the last. */
 void python_settle(PythonRuntime *python);
 

@@ -4,9 +4,12 @@
 #include "lib/base/file.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <time.h>
+#include <unistd.h>
 
 /* How many quiet looks the monitor takes before it sleeps until it is called. */
 #define MONITOR_QUIET 20u
@@ -31,6 +34,9 @@ typedef struct Runner {
         unsigned away;  /* depth of runner_leave() */
         bool first;
         bool working; /* has work and the GIL */
+        clockid_t clock;
+        pid_t tid;
+        uint64_t seen_since, seen_cpu; /* the monitor's first look at the present work */
 } Runner;
 
 struct Runners {
@@ -39,9 +45,11 @@ struct Runners {
         pthread_cond_t monitor_wake;
         pthread_t monitor;
         bool monitor_started, monitor_asleep, opened, closing, ended;
+        uint64_t noted; /* atomic; since when something waits to be flushed, 0: nothing does */
         Runner *holder; /* the ACTIVE one */
         List queue, idle, returning;
-        unsigned queued, n_runners, n_busy;
+        unsigned queued; /* atomic to be read without the lock */
+        unsigned n_runners, n_busy;
         uint64_t busy_ns, revoked, refused;
         uint64_t stalled_since; /* nobody can take what is queued; 0: somebody can */
         Runner *all[];
@@ -112,6 +120,12 @@ static void monitor_call(Runners *runners)
         }
 }
 
+/* What is queued has become one more or less. With the lock. */
+static void runners_count(Runners *runners, int by)
+{
+        __atomic_store_n(&runners->queued, runners->queued + (unsigned)by, __ATOMIC_RELAXED);
+}
+
 bool runners_push(Runners *runners, Work *work)
 {
         Runner *next;
@@ -122,7 +136,7 @@ bool runners_push(Runners *runners, Work *work)
                 return false;
         }
         list_append(&runners->queue, &work->link);
-        runners->queued++;
+        runners_count(runners, 1);
         next = baton_pass(runners);
         if (!next)
                 monitor_call(runners);
@@ -141,7 +155,7 @@ static Work *runner_pop(Runner *runner)
         link = list_pop(&runners->queue);
         if (!link)
                 return NULL;
-        runners->queued--;
+        runners_count(runners, -1);
         return list_entry(link, Work, link);
 }
 
@@ -168,6 +182,28 @@ static Work *runner_wait(Runner *runner)
                         pthread_cond_wait(&runner->wake, &runners->lock);
                 }
         }
+}
+
+bool runner_note(void)
+{
+        Runner *runner = current_runner;
+        uint64_t none = 0;
+
+        /* With work queued the monitor is awake: it flushes when the next piece of work is long. */
+        if (!runner || runner->away || !__atomic_load_n(&runner->runners->queued, __ATOMIC_RELAXED))
+                return false;
+        __atomic_compare_exchange_n(&runner->runners->noted, &none, clock_monotonic_ns(), false,
+                __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+        return true;
+}
+
+/* Flushes what was noted until then. */
+static void runners_flush(Runners *runners, uint64_t until)
+{
+        uint64_t noted = __atomic_load_n(&runners->noted, __ATOMIC_RELAXED);
+
+        if (noted && noted <= until && __atomic_exchange_n(&runners->noted, 0, __ATOMIC_SEQ_CST))
+                runners->options.flush(runners->options.data);
 }
 
 /* Counts the work that is finished. With the lock. */
@@ -202,6 +238,7 @@ static Work *runner_next(Runner *runner)
         if (work)
                 runner_begin(runner, now);
         pthread_mutex_unlock(&runners->lock);
+        runners_flush(runners, work ? now - RUNNER_FLUSH_NS : UINT64_MAX);
         if (work)
                 return work;
         /* Whoever gets the baton next needs the GIL at once: it goes first. */
@@ -265,6 +302,7 @@ static void *runner_main(void *data)
         PyGILState_STATE state;
 
         current_runner = runner;
+        runner->tid = gettid();
         if (runner->first) {
                 runner_main_first(runner);
         } else {
@@ -324,8 +362,48 @@ static int runner_start(Runners *runners)
                 free(runner);
                 return r;
         }
+        if (pthread_getcpuclockid(runner->thread, &runner->clock))
+                runner->clock = CLOCK_MONOTONIC;
         runners->all[runners->n_runners++] = runner;
         return 0;
+}
+
+static uint64_t runner_get_cpu(const Runner *runner)
+{
+        struct timespec used;
+
+        if (clock_gettime(runner->clock, &used) < 0)
+                return 0;
+        return (uint64_t)used.tv_sec * NSEC_PER_SEC + (uint64_t)used.tv_nsec;
+}
+
+/* Whether the thread runs or could run, for all that the kernel says. */
+static bool runner_is_runnable(const Runner *runner)
+{
+        char path[64], text[256];
+        const char *end;
+        ssize_t n;
+        int fd;
+
+        snprintf(path, sizeof path, "/proc/self/task/%d/stat", (int)runner->tid);
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0)
+                return false;
+        n = read(fd, text, sizeof text - 1);
+        close(fd);
+        text[n > 0 ? n : 0] = '\0';
+        end = strrchr(text, ')');
+        return end && end[1] == ' ' && end[2] == 'R';
+}
+
+/*
+ * Whether the processor was others' for most of the time: the holder would lose the baton for
+ * nothing it did, and two runners would fight for the GIL. With the lock.
+ */
+static bool runner_is_starved(Runner *runner)
+{
+        return runner_get_cpu(runner) - runner->seen_cpu < runner->runners->options.baton_ns / 4 &&
+               runner_is_runnable(runner);
 }
 
 /* Whether work or a runner waits for the baton. With the lock. */
@@ -344,7 +422,7 @@ static void monitor_refuse(Runners *runners)
                         continue;
                 list_unlink(queued);
                 list_append(&refused, queued);
-                runners->queued--;
+                runners_count(runners, -1);
         }
         pthread_mutex_unlock(&runners->lock);
         while ((link = list_pop(&refused))) {
@@ -356,7 +434,7 @@ static void monitor_refuse(Runners *runners)
                         runners->refused++;
                 } else {
                         list_append(&runners->queue, &work->link);
-                        runners->queued++;
+                        runners_count(runners, 1);
                 }
                 pthread_mutex_unlock(&runners->lock);
         }
@@ -369,6 +447,7 @@ static void monitor_look(Runners *runners)
         Runner *holder = runners->holder, *next;
         uint64_t now;
 
+        runners_flush(runners, clock_monotonic_ns() - RUNNER_FLUSH_NS);
         if (!monitor_has_demand(runners) || (holder && !holder->working)) {
                 runners->stalled_since = 0;
                 return;
@@ -376,7 +455,11 @@ static void monitor_look(Runners *runners)
         now = clock_monotonic_ns();
         if (holder) {
                 runners->stalled_since = 0;
-                if (now - holder->since < runners->options.baton_ns)
+                if (holder->seen_since != holder->since) {
+                        holder->seen_since = holder->since;
+                        holder->seen_cpu = runner_get_cpu(holder);
+                }
+                if (now - holder->since < runners->options.baton_ns || runner_is_starved(holder))
                         return;
                 runner_set_state(holder, RUNNER_STUCK);
                 runners->revoked++;
@@ -516,6 +599,7 @@ void runner_leave(void)
 
         if (!runner || runner->away++)
                 return;
+        runners_flush(runner->runners, UINT64_MAX);
         pthread_mutex_lock(&runner->runners->lock);
         runner_set_state(runner, RUNNER_AWAY);
         next = baton_pass(runner->runners);

@@ -20,15 +20,20 @@
  * Guarantees:
  * 1. Work runs in the order in which it was pushed, each on one runner, with the GIL held.
  * 2. At most one runner is ACTIVE. At most runners_max threads exist, made when they are needed.
- * 3. A holder that waits for the GIL keeps the baton: another could do no better.
+ * 3. A holder that waits for the GIL, or for a processor, keeps the baton: another could do no
+ *    better.
  * 4. No signal is delivered to a runner.
- * 5. open() is called first and close() last, both on the first runner, when no other has the
+ * 5. What is noted by several short pieces of work is flushed once: each flush wakes a thread.
+ * 6. open() is called first and close() last, both on the first runner, when no other has the
  *    interpreter in use.
  * Lock order: the GIL, then the lock in here; nobody waits for the GIL with that lock held.
  */
 
 #include "daemon/runtime/python/interpreter.h"
 #include "lib/base/list.h"
+
+/* What waits to be flushed waits no longer than this, and the work that has begun by then. */
+#define RUNNER_FLUSH_NS 100000u
 
 typedef struct Runners Runners;
 
@@ -50,6 +55,7 @@ typedef struct RunnersOptions {
         int (*open)(void *data);   /* without the GIL; returns 0 with it, or an error without it */
         void (*close)(void *data); /* with the GIL; returns without it. Not after a failed open() */
         void (*closed)(void *data); /* the last word of the first runner */
+        void (*flush)(void *data);  /* of what was noted; any thread, must not wait */
         void *data;
 } RunnersOptions;
 
@@ -67,6 +73,12 @@ Runners *runners_free(Runners *runners);
 
 /* Any thread, with or without the GIL. False after runners_close(): the work is not run. */
 bool runners_push(Runners *runners, Work *work);
+/*
+ * On a runner: something waits to be flushed. True: that happens when the runner has nothing to do,
+ * steps aside, or ends a piece of work RUNNER_FLUSH_NS later, at the latest after baton_ns. False:
+ * nobody else has work for it, or this is no runner: the caller does it now.
+ */
+bool runner_note(void);
 /* No runner can take work until one of those that wait or hang comes back, and at least runners_max
  * pieces of work are queued. Any thread. */
 bool runners_is_saturated(Runners *runners);

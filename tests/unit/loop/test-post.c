@@ -193,6 +193,36 @@ static void a_post_wakes_a_loop_without_timers(void **state)
         ring_free(it.ring);
 }
 
+static void *post_quietly_and_wake(void *data)
+{
+        usleep(20000);
+        ring_post_quietly(script->ring, &script->posts[0]);
+        usleep(20000);
+        ring_wake(script->ring);
+        return NULL;
+}
+
+static void a_quiet_post_runs_when_the_loop_is_woken(void **state)
+{
+        Script it = { .posts[0].fn = stop_fn };
+        uint64_t start;
+        pthread_t thread;
+
+        script = &it;
+        assert_int_equal(ring_new(NULL, &it.ring), 0);
+        for (unsigned i = 0; i < 5; i++) {
+                start = clock_monotonic_ns();
+                assert_int_equal(pthread_create(&thread, NULL, post_quietly_and_wake, NULL), 0);
+                assert_int_equal(ring_run(it.ring), 0);
+                pthread_join(thread, NULL);
+                assert_true(clock_monotonic_ns() - start >= 40 * NSEC_PER_MSEC);
+        }
+        /* One that is there before the loop sleeps is seen. */
+        ring_post_quietly(it.ring, &it.posts[0]);
+        assert_int_equal(ring_run(it.ring), 0);
+        ring_free(it.ring);
+}
+
 int main(void)
 {
         static const struct CMUnitTest tests[] = {
@@ -201,6 +231,7 @@ int main(void)
                 cmocka_unit_test(deferred_work_runs_before_the_loop_sleeps),
                 cmocka_unit_test(a_post_may_be_posted_again_from_inside_itself),
                 cmocka_unit_test(a_post_wakes_a_loop_without_timers),
+                cmocka_unit_test(a_quiet_post_runs_when_the_loop_is_woken),
         };
 
         return cmocka_run_group_tests_name("post", tests, NULL, NULL);

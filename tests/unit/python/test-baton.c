@@ -51,6 +51,27 @@ static void a_busy_event_does_not_keep_others_waiting(void **state)
         host_stop(&host);
 }
 
+static void an_answer_is_not_kept_until_the_next_step_has_ended(void **state)
+{
+        TestEvent *hello, *busy;
+        uint64_t begin;
+        Host host;
+
+        start(&host, 0);
+        assert_answer(&host, "/hello", 200, "hello");
+        for (unsigned i = 0; i < 5; i++) {
+                begin = clock_monotonic_ns();
+                hello = host_deliver(&host, NULL, "/hello");
+                busy = host_deliver(&host, NULL, "/busy/400");
+                host_run_until_answered(&host, hello);
+                assert_int_equal(busy->n_done, 0);
+                /* The loop of this test looks by itself after 100 ms. */
+                assert_true(clock_monotonic_ns() - begin < 90 * NSEC_PER_MSEC);
+                host_run_until_done(&host, busy);
+        }
+        host_stop(&host);
+}
+
 static void who_sleeps_without_a_word_loses_the_baton(void **state)
 {
         TestEvent *sleeps[3], *hello;
@@ -179,6 +200,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(one_runner_is_enough_for_work_that_does_not_wait),
                 cmocka_unit_test(a_busy_event_does_not_keep_others_waiting),
+                cmocka_unit_test(an_answer_is_not_kept_until_the_next_step_has_ended),
                 cmocka_unit_test(who_sleeps_without_a_word_loses_the_baton),
                 cmocka_unit_test(who_blocks_gives_the_baton_up),
                 cmocka_unit_test(many_that_block_all_come_back),
