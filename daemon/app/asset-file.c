@@ -164,7 +164,7 @@ int asset_read(int directory, const char *file, AssetCoding coding, AssetFile *f
 {
         _cleanup_(close_p) int fd = -1;
         _cleanup_(free_p) char *data = NULL;
-        AssetFile now;
+        AssetFile now = { 0 };
         ssize_t n;
         int r;
 

@@ -164,11 +164,13 @@ static void receiver_take(HandOffReceiver *receiver, size_t len)
 static void receiver_next(HandOffReceiver *receiver, bool failed)
 {
         Edge *edge = receiver->edge;
+        bool later = failed || edge->stats.connections >= edge->options.connections_max;
 
-        if (!failed && edge->stats.connections < edge->options.connections_max)
-                receiver_submit(receiver);
-        else if (ring_timer_arm(edge->ring, &receiver->retry, ring_now(edge->ring) + RETRY_NS) < 0)
-                receiver_submit(receiver);
+        /* Without a timer it is now as well. */
+        if (later &&
+                ring_timer_arm(edge->ring, &receiver->retry, ring_now(edge->ring) + RETRY_NS) == 0)
+                return;
+        receiver_submit(receiver);
 }
 
 static void receiver_on_retry(RingTimer *timer)

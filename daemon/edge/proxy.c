@@ -720,7 +720,7 @@ int proxy_new(const ProxyOptions *options, Proxy **ret)
 
                 slot->proxy = proxy;
                 slot->address.sun_family = AF_UNIX;
-                strcpy(slot->address.sun_path, options->paths[i]);
+                memcpy(slot->address.sun_path, options->paths[i], strlen(options->paths[i]) + 1);
                 list_init(&slot->links);
                 list_init(&slot->idle);
                 list_init(&slot->queue);

@@ -96,9 +96,10 @@ int host_app_read_vars(Slice text, const char *path, json_t *vars, HostAppError 
         size_t blank = 0;
         int r;
 
+        dd_assert(text.data || text.len == 0);
         while (blank < text.len && isspace((unsigned char)text.data[blank]))
                 blank++;
-        if (blank == text.len || !text.data || text.data[blank] != '{')
+        if (blank == text.len || text.data[blank] != '{')
                 return read_lines(text, path, vars, error);
         r = jsonc_parse(text, &object, &json_error);
         if (r > 0)

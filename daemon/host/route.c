@@ -66,7 +66,7 @@ static int route_change(const uint8_t prefix[16], unsigned short type, unsigned 
                 struct nlmsghdr header;
                 struct nlmsgerr error;
                 char rest[512];
-        } answer;
+        } answer = { 0 };
         int r;
 
         if (device == 0)
@@ -104,7 +104,7 @@ int route_find(const uint8_t prefix[16], bool *ret)
                 struct nlmsghdr header;
                 struct rtmsg route;
                 char rest[1024];
-        } answer;
+        } answer = { 0 };
         uint8_t address[16];
         int r;
 

@@ -13,8 +13,7 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-
-extern char **environ;
+#include <unistd.h>
 
 /* What the supervisor's manager told it is not the worker's business. */
 static const char *const hidden_variables[] = { "NOTIFY_SOCKET=", "WATCHDOG_", "LISTEN_",

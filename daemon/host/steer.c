@@ -84,7 +84,7 @@ static int program_open(const Steer *steer, struct steer_program **ret)
 int steer_new(const SteerOptions *options, Steer **ret)
 {
         _cleanup_(steer_free_p) Steer *steer = calloc(1, sizeof(*steer));
-        struct steer_program *probe;
+        struct steer_program *probe = NULL;
         int r;
 
         if (!steer)

@@ -20,14 +20,16 @@
 #define SECRET_BYTES 20u /* of the kernel's randomness, in each secret that we make */
 #define BACKLOG 1024
 
-_printf_(2, 3) static int invalid(SupervisorError *error, const char *format, ...)
+/* Fills the error; its value is the code. */
+#define invalid(_error, ...) (set_fault(_error, __VA_ARGS__), SUPERVISOR_E_INVALID)
+
+_printf_(2, 3) static void set_fault(SupervisorError *error, const char *format, ...)
 {
         va_list args;
 
         va_start(args, format);
         vsnprintf(error->message, sizeof(error->message), format, args);
         va_end(args);
-        return SUPERVISOR_E_INVALID;
 }
 
 Slot *supervisor_get_slot(Supervisor *supervisor, unsigned number)
@@ -301,6 +303,7 @@ static int find_parts(Supervisor *supervisor, SupervisorError *error)
                         config->host_modules, modules_places, R_OK, &supervisor->host_modules);
         if (r < 0)
                 return r;
+        dd_assert(supervisor->worker_path && supervisor->host_modules);
         if (access(supervisor->worker_path, X_OK) < 0)
                 return invalid(error, "the worker %s: %s. Set worker_path= where it is elsewhere",
                         supervisor->worker_path, strerror(errno));

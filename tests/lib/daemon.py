@@ -5,6 +5,7 @@ The build folder is $DURABLED_BUILD (default: build). State lives in a temporary
 removed at the end, unless the test names one of its own.
 """
 
+import ctypes
 import http.client
 import http.cookies
 import json
@@ -24,12 +25,20 @@ DURABLECTL = os.path.join(BUILD, "tui", "durablectl")
 FIXTURES = os.path.join(TOP, "tests", "fixtures")
 TEMPLATE = os.path.join(TOP, "templates", "django")
 START_SECONDS = 90
+SANITIZER = re.compile(
+    r"^.*(?:ERROR: AddressSanitizer|LeakSanitizer|ThreadSanitizer|runtime error: ).*$", re.M)
+PR_SET_PDEATHSIG = 1
 
 
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def end_with_parent():
+    """Runs in the child: a test that is killed leaves no daemon behind."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def copy_project(source, folder):
@@ -125,7 +134,7 @@ class Daemon:
         self.output = open(os.path.join(self.state, "output.log"), "ab")
         self.process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=self.output, stderr=self.output,
-            env=self.environment, start_new_session=True,
+            env=self.environment, start_new_session=True, preexec_fn=end_with_parent,
         )
         if wait:
             self.wait_ready()
@@ -143,7 +152,10 @@ class Daemon:
         raise AssertionError(f"not ready after {START_SECONDS} s: {self.read_output()}")
 
     def stop(self, timeout=40):
-        """Ctrl-C; returns the exit status. Does nothing when it is stopped."""
+        """
+        Ctrl-C; returns the exit status. Does nothing when it is stopped. What a sanitizer found in any
+        process fails the test.
+        """
         if self.process is None:
             return None
         status = self.process.poll()
@@ -157,7 +169,14 @@ class Daemon:
                 raise
         self.output.close()
         self.process = None
+        self.check_sanitizers()
         return status
+
+    def check_sanitizers(self):
+        output = self.read_output()
+        found = SANITIZER.search(output)
+        if found:
+            raise AssertionError(f"a sanitizer found: {output[found.start():][:6000]}")
 
     def read_output(self):
         path = os.path.join(self.state, "output.log")
@@ -234,7 +253,7 @@ class Service(Daemon):
         self.process = subprocess.Popen(
             [os.path.join(BUILD, "daemon", "durabled"), "--config", config],
             stdin=subprocess.DEVNULL, stdout=self.output, stderr=self.output,
-            env=self.environment, start_new_session=True,
+            env=self.environment, start_new_session=True, preexec_fn=end_with_parent,
         )
         if wait:
             self.wait_ready()
