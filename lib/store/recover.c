@@ -296,13 +296,40 @@ static int remove_leftovers(Store *store)
         return r;
 }
 
+/* Without an epoch file there was never a batch; else it has been taken away. */
+static int check_fresh(Found *found)
+{
+        for (unsigned i = 0; i < ELEMENTSOF(found->segments); i++) {
+                unsigned char head[BATCH_HEADER_SIZE];
+                BatchHeader header;
+                size_t got;
+                int r;
+
+                if (!found->segments[i])
+                        continue;
+                r = disk_read(found->segments[i], head, sizeof head, 0, &got);
+                if (r)
+                        return r;
+                if (batch_decode_header(slice_of(head, got), &header))
+                        continue;
+                store_log(found->store, LOG_ERR,
+                        "the journal %s is damaged: its epoch file is missing, but segment-%02u "
+                        "holds batches; nothing was changed",
+                        found->store->journal_path, i);
+                return -EUCLEAN;
+        }
+        return 0;
+}
+
 static int find_batches(Found *found)
 {
         int r = read_epoch(found);
 
         r = r ?: open_segments(found);
-        if (r || !found->has_epoch)
+        if (r)
                 return r;
+        if (!found->has_epoch)
+                return check_fresh(found);
         found->last_lsn = found->epoch.first_lsn - 1;
         found->last_segment = found->epoch.first_segment - 1;
         for (unsigned i = 0; !r && i < ELEMENTSOF(found->segments); i++)
