@@ -164,7 +164,8 @@ static bool wants_checkpoint(const Node *node, uint64_t data)
         return (node->captured >= store->options.checkpoint_at ||
                        (node->captured && !node->n_refs) || node->needs_truncate ||
                        (node->captured && atomic_load(&store->draining))) &&
-               atomic_load(&node->last_lsn) <= atomic_load(&store->flushed);
+               (SABOTAGED(SABOTAGE_WAL_RULE) ||
+                       atomic_load(&node->last_lsn) <= atomic_load(&store->flushed));
 }
 
 static int step_checkpoint(Store *store)

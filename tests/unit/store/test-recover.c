@@ -11,10 +11,10 @@
  */
 
 #define N_OBJECTS 3
-#define N_ROUNDS 24
+#define N_ROUNDS 36
 
 typedef struct Model {
-        int begun[N_OBJECTS], flushed[N_OBJECTS];
+        int begun[N_OBJECTS], committed[N_OBJECTS], flushed[N_OBJECTS];
 } Model;
 
 static World world;
@@ -48,39 +48,47 @@ static bool add_row(sqlite3 *db, Model *model, int i)
         snprintf(sql, sizeof sql,
                 "BEGIN; CREATE TABLE IF NOT EXISTS t(k INTEGER PRIMARY KEY, v);"
                 "INSERT INTO t VALUES(%d, hex(randomblob(%d))); COMMIT",
-                k, k * 131 % 3000);
+                k, k * 1310 % 9000);
         model->begun[i] = k;
-        if (try_run(db, sql) == SQLITE_OK)
+        if (try_run(db, sql) == SQLITE_OK) {
+                model->committed[i] = k;
                 return true;
+        }
         try_run(db, "ROLLBACK");
         return false;
 }
 
-/* Flushes; what was begun counts when that succeeds. */
-static bool flush(Model *model, const bool *committed)
+/* What the store says is on disk. */
+static void note_flushed(Model *model)
+{
+        for (int i = 0; i < N_OBJECTS; i++)
+                if (model->committed[i] && store_object_lsn(world.store, object_path(name_of(i))) <=
+                                                   store_flushed(world.store))
+                        model->flushed[i] = model->committed[i];
+}
+
+/* Whether it could be. */
+static bool flush(Model *model)
 {
         if (store_loop_run(world.store))
                 return false;
-        for (int i = 0; i < N_OBJECTS; i++)
-                if (committed[i])
-                        model->flushed[i] = model->begun[i];
+        note_flushed(model);
         return true;
 }
 
 static void one_round(Model *model, sqlite3 **dbs, int round, bool *alive)
 {
-        bool committed[N_OBJECTS] = {};
-
         for (int i = 0; i < N_OBJECTS && *alive; i++) {
                 if (round % (i + 1))
                         continue;
                 if (!dbs[i])
                         dbs[i] = world_connect(&world, name_of(i));
-                committed[i] = dbs[i] && add_row(dbs[i], model, i);
-                *alive = committed[i];
+                *alive = dbs[i] && add_row(dbs[i], model, i);
         }
+        store_loop_flush(world.store);
+        note_flushed(model);
         if (round % 3 != 0)
-                *alive = *alive && flush(model, (bool[N_OBJECTS]){ true, true, true });
+                *alive = *alive && flush(model);
         /* A connection that goes leaves its log to the background. */
         if (round % 5 == 4 && dbs[1]) {
                 disconnect(dbs[1]);
@@ -91,7 +99,7 @@ static void one_round(Model *model, sqlite3 **dbs, int round, bool *alive)
         if (*alive && round == N_ROUNDS / 2) {
                 store_set_draining(world.store, true);
                 for (int step = 0; step < 20 && store_background_step(world.store) > 0; step++)
-                        *alive = flush(model, (bool[N_OBJECTS]){ true, true, true });
+                        *alive = flush(model);
                 store_set_draining(world.store, false);
         }
 }
