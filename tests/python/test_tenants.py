@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Many objects in one interpreter: what belongs to one never shows up in another."""
 
+import contextvars
 import json
 import os
 import sys
@@ -176,6 +177,35 @@ class Tenants(unittest.TestCase):
     def test_a_path_that_nobody_has_stays_the_apps_404(self):
         event = self.host.request("GET", "/__other__/", obj=self.host.named("managed"))
         self.assertEqual(event.status, 404)
+
+    # What Django keeps per thread, such as the active language, is an event's own.
+
+    def test_each_context_has_its_own_values(self):
+        from durabled_host.django import ContextLocal
+
+        local = ContextLocal("test")
+        one, two = contextvars.Context(), contextvars.Context()
+        one.run(setattr, local, "value", 1)
+        self.assertEqual(one.run(getattr, local, "value"), 1)
+        self.assertFalse(two.run(hasattr, local, "value"))
+        copy = one.copy()
+        copy.run(setattr, local, "value", 2)
+        self.assertEqual(one.run(getattr, local, "value"), 1)
+        one.run(delattr, local, "value")
+        self.assertFalse(one.run(hasattr, local, "value"))
+        self.assertEqual(copy.run(getattr, local, "value"), 2)
+        with self.assertRaises(AttributeError):
+            two.run(delattr, local, "value")
+
+    def test_django_keeps_language_zone_and_urls_so(self):
+        from django.urls import base
+        from django.utils import timezone
+        from django.utils.translation import trans_real
+
+        from durabled_host.django import ContextLocal
+
+        for local in (base._prefixes, base._urlconfs, timezone._active, trans_real._active):
+            self.assertIsInstance(local, ContextLocal)
 
 
 if __name__ == "__main__":

@@ -101,10 +101,15 @@ int headers_from_python(
 int headers_refuse(const HttpHeader *headers, size_t n_headers)
 {
         _cleanup_(py_decref_p) PyObject *name = NULL;
+        ResponseHead *head = NULL;
 
+        /* All at once; which of them it is matters only when one is refused. */
+        if (response_head_new(200, headers, n_headers, -1, &head) == 0) {
+                free(head);
+                return 0;
+        }
         for (size_t i = 0; i < n_headers; i++) {
-                ResponseHead *head = NULL;
-
+                head = NULL;
                 if (response_head_new(200, &headers[i], 1, -1, &head) != -EINVAL) {
                         free(head);
                         continue;

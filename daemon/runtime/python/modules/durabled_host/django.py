@@ -7,6 +7,7 @@ object (an entrypoint, an import) has a storage of its own, per thread for conne
 
 from __future__ import annotations
 
+import contextvars
 import itertools
 import threading
 from collections.abc import MutableMapping
@@ -56,6 +57,34 @@ class ObjectLocal:
             raise AttributeError(name) from None
 
 
+class ContextLocal:
+    """Attributes that each event has for itself; in place of asgiref's Local.
+
+    That one asks on each access which thread and which task it is in, which is a tenth of a small
+    request. An event's context is the same for all of its steps, whichever thread they run on.
+    """
+
+    def __init__(self, name: str):
+        object.__setattr__(self, "_var", contextvars.ContextVar(name))
+
+    def __getattr__(self, name):
+        try:
+            return self._var.get()[name]
+        except LookupError:
+            raise AttributeError(name) from None
+
+    def __setattr__(self, name, value):
+        # A new dictionary: a task has a copy of the context, and changes its own alone.
+        self._var.set({**self._var.get({}), name: value})
+
+    def __delattr__(self, name):
+        values = dict(self._var.get({}))
+        if name not in values:
+            raise AttributeError(name)
+        del values[name]
+        self._var.set(values)
+
+
 class ObjectDict(MutableMapping):
     """A dictionary that each object has for itself."""
 
@@ -100,6 +129,17 @@ def _once(patch):
 @_once
 def _patch_db(module) -> None:
     module.connections._connections = ObjectLocal(CONNECTIONS)
+
+
+@_once
+def _patch_urls(module) -> None:
+    module._prefixes = ContextLocal("durabled_django_prefixes")
+    module._urlconfs = ContextLocal("durabled_django_urlconfs")
+
+
+@_once
+def _patch_active(module) -> None:
+    module._active = ContextLocal("durabled_" + module.__name__.replace(".", "_"))
 
 
 @_once
@@ -161,6 +201,9 @@ PATCHES = {
     "django.contrib.contenttypes.models": _patch_contenttypes,
     "django.contrib.sites.models": _patch_sites,
     "django.core.handlers.wsgi": _patch_wsgi,
+    "django.urls.base": _patch_urls,
+    "django.utils.timezone": _patch_active,
+    "django.utils.translation.trans_real": _patch_active,
 }
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from . import answers, app, current, output
 from .current import THREAD, StubError
+from .django import check_step, object_connections
 from .http import ResponseData, close_quietly
 from .loop import HostLoop
 
@@ -291,9 +292,8 @@ class Run:
         return True
 
     def _check_object(self) -> None:
-        if self.object is not None:
-            for check in app.step_checks:
-                self.context.run(check, self.object)
+        if self.object is not None and object_connections(self.object):
+            self.context.run(check_step, self.object)
 
     def _task_done(self, _task) -> None:
         if not self.over and self.loop.stepping is not self:

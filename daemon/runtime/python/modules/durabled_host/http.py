@@ -15,6 +15,12 @@ import _durabled
 
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 NULL_BODY = frozenset({101, 204, 205, 304})
+# Names that most responses have.
+_NAMES = frozenset(
+    {"Content-Type", "Content-Length", "Cache-Control", "Expires", "Last-Modified", "Location"}
+    | {"Set-Cookie", "Vary", "ETag", "X-Frame-Options", "X-Content-Type-Options", "Referrer-Policy"}
+    | {"Cross-Origin-Opener-Policy", "Content-Language", "Content-Disposition", "Allow"}
+)
 
 
 class HeaderList:
@@ -78,6 +84,8 @@ class HeaderList:
 
 
 def check_name(name: Any) -> str:
+    if name in _NAMES:
+        return name
     if not isinstance(name, str):
         name = str(name)
     if not TOKEN.match(name):
@@ -86,6 +94,8 @@ def check_name(name: Any) -> str:
 
 
 def check_value(name: Any, value: Any) -> str:
+    if type(value) is str and value.isascii() and value.isprintable():
+        return value.strip(" ")
     value = (value if isinstance(value, str) else str(value)).strip(" \t\r\n")
     if "\n" in value or "\r" in value or "\0" in value:
         raise TypeError(f"Invalid value of the header {name}: it contains a line break or NUL")

@@ -60,6 +60,8 @@ class LogWriter(io.TextIOBase):
             self._log(obj, rest[:LINE_MAX])
             rest = rest[LINE_MAX:]
         self._parts.value = (rest, obj)
+        if rest:
+            _unfinished.add(self)
         return len(text)
 
     def flush_line(self):
@@ -77,7 +79,11 @@ def install() -> None:
     sys.stderr = LogWriter(WARNING)
 
 
+# Writers that may hold half a line, so that a step which printed nothing asks nobody.
+_unfinished: set = set()
+
+
 def flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, LogWriter):
+    if _unfinished:
+        for stream in tuple(_unfinished):
             stream.flush_line()
