@@ -19,6 +19,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/signalfd.h>
+#include <unistd.h>
 
 #define DRAIN_DEFAULT_NS (10 * NSEC_PER_SEC)
 #define BOOT_TIMEOUT_MS 10000
@@ -28,7 +29,7 @@ typedef struct Worker {
         Service *service;
         int boot_fd, signal_fd;
         RingOp boot_op, signal_op;
-        bool serving, ending;
+        bool serving, ending, drained;
         int status;
         char name[96];
 } Worker;
@@ -67,7 +68,10 @@ static void service_loaded(Service *service, const char *error, void *data)
 
 static void service_drained(Service *service, void *data)
 {
-        worker_end(data, 0);
+        Worker *worker = data;
+
+        worker->drained = true;
+        worker_end(worker, 0);
 }
 
 static void worker_drain(Worker *worker, uint64_t timeout_ns)
@@ -223,9 +227,11 @@ int main(int argc, char **argv)
         if (!r)
                 r = ring_run(worker.ring);
         if (r)
-                return 1;
-        if (worker.status == 0)
-                service_free(worker.service);
+                worker.status = 1;
+        /* The app's code may be running, on threads that nothing can stop: leave all as it is. */
+        if (!worker.drained)
+                _exit(worker.status);
+        service_free(worker.service);
         ring_free(worker.ring);
         log_close();
         return worker.status;

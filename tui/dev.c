@@ -302,6 +302,7 @@ static void print_admin(Dev *dev)
         _cleanup_(free_p) char *path = path_join(dev->state, "admin-password");
         Buf password = BUF_INIT(0);
         unsigned status = 0;
+        Slice line;
         int r;
 
         r = path ? dev_http_get(dev->listen, "/__create_admin__/", &status) : -ENOMEM;
@@ -311,10 +312,11 @@ static void print_admin(Dev *dev)
                 return;
         }
         r = file_read(path, 255, &password);
-        if (!r)
-                printf("  admin     user admin, password %.*s\n",
-                        SLICE_FMT(slice_trim(slice_head(
-                                buf_slice(&password), strcspn(buf_data(&password), "\n")))));
+        if (!r) {
+                line = buf_slice(&password);
+                line = slice_trim(slice_cut(&line, '\n'));
+                printf("  admin     user admin, password %.*s\n", SLICE_FMT(line));
+        }
         buf_done(&password);
 }
 

@@ -62,7 +62,8 @@ static int install_dependencies(Project *project)
         }
         argv[0] = tool;
         r = process_run(argv, NULL, NULL, &out, &errors);
-        fwrite(buf_data(&errors), 1, errors.len, stderr);
+        if (errors.len)
+                fwrite(buf_data(&errors), 1, errors.len, stderr);
         if (r == 0)
                 answer = json_loadb(buf_data(&out) ? buf_data(&out) : "", out.len, 0, NULL);
         buf_done(&out);
@@ -123,7 +124,8 @@ static int run_build(Project *project)
         fprintf(stderr, "building: %s\n", project->manifest->build_command);
         r = process_run(argv, cwd, environment, NULL, &said);
         if (r) {
-                fwrite(buf_data(&said), 1, said.len, stderr);
+                if (said.len)
+                        fwrite(buf_data(&said), 1, said.len, stderr);
                 if (r < 0)
                         complain("the build command cannot be run: %s", strerror(-r));
                 else

@@ -153,8 +153,8 @@ class Daemon:
 
     def stop(self, timeout=40):
         """
-        Ctrl-C; returns the exit status. Does nothing when it is stopped. What a sanitizer found in any
-        process fails the test.
+        Ctrl-C; returns the exit status. Does nothing when it is stopped. What a sanitizer found in
+        any process fails the test.
         """
         if self.process is None:
             return None
