@@ -3,6 +3,18 @@
 
 #include <string.h>
 
+/* Connections that are open, so that a test that fails can be torn down. */
+static sqlite3 *connections[64];
+
+static void note_connection(sqlite3 *db, sqlite3 *instead)
+{
+        for (size_t i = 0; i < ELEMENTSOF(connections); i++)
+                if (connections[i] == db) {
+                        connections[i] = instead;
+                        return;
+                }
+}
+
 static void on_log(int priority, const char *line, void *data)
 {
         World *world = data;
@@ -54,6 +66,8 @@ void world_start(World *world)
 
 void world_stop(World *world)
 {
+        for (size_t i = 0; i < ELEMENTSOF(connections); i++)
+                sqlite3_close_v2(TAKE_PTR(connections[i]));
         if (world->store)
                 world->store = store_close(world->store);
 }
@@ -110,6 +124,7 @@ sqlite3 *world_connect(World *world, const char *name)
                 return NULL;
         }
         sqlite3_extended_result_codes(db, 1);
+        note_connection(NULL, db);
         return db;
 }
 
@@ -157,5 +172,6 @@ const char *ask_text(sqlite3 *db, const char *sql)
 
 void disconnect(sqlite3 *db)
 {
+        note_connection(db, NULL);
         assert_int_equal(sqlite3_close(db), SQLITE_OK);
 }

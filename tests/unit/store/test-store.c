@@ -1,0 +1,558 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/unit/store/world.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+
+static World world;
+
+static int start(void **state)
+{
+        world_init(&world, 3);
+        world_start(&world);
+        return 0;
+}
+
+static int stop(void **state)
+{
+        world_done(&world);
+        return 0;
+}
+
+static int64_t rows(sqlite3 *db)
+{
+        return ask(db, "SELECT count(*) FROM t");
+}
+
+static bool is_sound(sqlite3 *db)
+{
+        return strcmp(ask_text(db, "PRAGMA integrity_check"), "ok") == 0;
+}
+
+static void fill(sqlite3 *db, int n, int bytes)
+{
+        char sql[128];
+
+        snprintf(sql, sizeof sql, "INSERT INTO t VALUES(hex(randomblob(%d)))", bytes / 2);
+        for (int i = 0; i < n; i++) {
+                run(db, sql);
+                if (i % 8 == 7 || i == n - 1)
+                        world_settle(&world);
+        }
+}
+
+static void check_after_crash(const char *name, int64_t n)
+{
+        sqlite3 *db;
+
+        world_crash(&world, CRASH_DROP);
+        db = world_connect(&world, name);
+        assert_int_equal(rows(db), n);
+        assert_true(is_sound(db));
+        disconnect(db);
+}
+
+typedef struct Waiting {
+        StoreWaiter waiter;
+        int n, result;
+} Waiting;
+
+static void on_flushed(StoreWaiter *waiter, int result)
+{
+        Waiting *waiting = CONTAINER_OF(waiter, Waiting, waiter);
+
+        waiting->n++;
+        waiting->result = result;
+}
+
+static void a_waiter_is_called_when_its_lsn_is_durable(void **state)
+{
+        sqlite3 *db = world_connect(&world, "aa01");
+        Waiting one = {}, two = {};
+
+        store_waiter_init(&one.waiter, on_flushed);
+        store_waiter_init(&two.waiter, on_flushed);
+        assert_true(store_wait(world.store, &one.waiter, 0));
+        memory_disk_hold(world.memory, true);
+        run(db, "CREATE TABLE t(a)");
+        assert_false(store_wait(world.store, &one.waiter, store_get_lsn(world.store)));
+        store_loop_flush(world.store);
+        run(db, "INSERT INTO t VALUES(1)");
+        assert_false(store_wait(world.store, &two.waiter, store_get_lsn(world.store)));
+        store_loop_flush(world.store);
+        disk_poll(world.disk);
+        assert_int_equal(one.n, 0);
+        memory_disk_hold(world.memory, false);
+        disk_poll(world.disk);
+        assert_int_equal(one.n, 1);
+        assert_int_equal(one.result, 0);
+        /* The second batch was filled while the first was written; its write has begun. */
+        assert_int_equal(two.n, 0);
+        disk_poll(world.disk);
+        assert_int_equal(two.n, 1);
+        disconnect(db);
+}
+
+static void a_failed_write_of_the_journal_ends_the_store(void **state)
+{
+        sqlite3 *db = world_connect(&world, "aa01");
+        Waiting waiting = {};
+
+        store_waiter_init(&waiting.waiter, on_flushed);
+        run(db, "CREATE TABLE t(a)");
+        store_loop_run(world.store);
+        run(db, "INSERT INTO t VALUES(1)");
+        assert_false(store_wait(world.store, &waiting.waiter, store_get_lsn(world.store)));
+        memory_disk_fail(world.memory, memory_disk_get_calls(world.memory) + 1, EIO, false);
+        assert_int_equal(store_loop_run(world.store), -EIO);
+        assert_int_equal(waiting.n, 1);
+        assert_int_equal(waiting.result, -EIO);
+        assert_int_equal(world.failures, 1);
+        assert_int_equal(store_sync(world.store, store_get_lsn(world.store)), -EIO);
+        assert_true(store_flushed(world.store) < store_get_lsn(world.store));
+        assert_int_not_equal(try_run(db, "INSERT INTO t VALUES(2)"), SQLITE_OK);
+        assert_true(store_background_step(world.store) < 0);
+        disconnect(db);
+        check_after_crash("aa01", 0);
+}
+
+static void segments_go_round_and_are_retired(void **state)
+{
+        sqlite3 *db = world_connect(&world, "aa01");
+        StoreStats stats;
+
+        run(db, "CREATE TABLE t(a)");
+        fill(db, 600, 20000);
+        store_get_stats(world.store, &stats);
+        assert_true(stats.retired_segments >= 3);
+        assert_true(stats.segments_live <= 3);
+        assert_int_equal(rows(db), 600);
+        disconnect(db);
+        check_after_crash("aa01", 600);
+}
+
+static void a_long_reader_does_not_stop_the_journal(void **state)
+{
+        sqlite3 *reader = world_connect(&world, "aa01"), *writer = world_connect(&world, "aa01");
+        StoreStats stats;
+
+        run(writer, "CREATE TABLE t(a)");
+        fill(writer, 20, 20000);
+        run(reader, "BEGIN; SELECT * FROM t");
+        assert_int_equal(rows(reader), 20);
+        fill(writer, 580, 20000);
+        store_get_stats(world.store, &stats);
+        assert_true(stats.copies > 0);
+        assert_true(stats.retired_segments >= 3);
+        assert_int_equal(rows(reader), 20);
+        assert_true(is_sound(reader));
+        run(reader, "COMMIT");
+        assert_int_equal(rows(reader), 600);
+        disconnect(reader);
+        disconnect(writer);
+        check_after_crash("aa01", 600);
+}
+
+static void many_objects_are_synced_at_once(void **state)
+{
+        char name[16];
+
+        for (int round = 0; round < 4; round++)
+                for (int i = 0; i < 40; i++) {
+                        sqlite3 *db;
+
+                        snprintf(name, sizeof name, "cc%02d", i);
+                        db = world_connect(&world, name);
+                        run(db, "CREATE TABLE IF NOT EXISTS t(a)");
+                        fill(db, 3, 16000);
+                        disconnect(db);
+                        world_settle(&world);
+                }
+        world_crash(&world, CRASH_DROP);
+        for (int i = 0; i < 40; i++) {
+                sqlite3 *db;
+
+                snprintf(name, sizeof name, "cc%02d", i);
+                db = world_connect(&world, name);
+                assert_int_equal(rows(db), 12);
+                assert_true(is_sound(db));
+                disconnect(db);
+        }
+}
+
+static void draining_leaves_nothing_but_the_files(void **state)
+{
+        sqlite3 *db = world_connect(&world, "aa01");
+        StoreStats stats;
+
+        run(db, "CREATE TABLE t(a)");
+        fill(db, 30, 1000);
+        store_set_draining(world.store, true);
+        world_settle(&world);
+        store_get_stats(world.store, &stats);
+        assert_int_equal(stats.dirty_objects, 0);
+        assert_int_equal(stats.segments_live, 1);
+        disconnect(db);
+        check_after_crash("aa01", 30);
+}
+
+static void a_closed_object_is_forgotten_when_it_is_clean(void **state)
+{
+        sqlite3 *db = world_connect(&world, "aa01");
+        StoreStats stats;
+
+        run(db, "CREATE TABLE t(a)");
+        disconnect(db);
+        store_get_stats(world.store, &stats);
+        assert_int_equal(stats.objects, 1);
+        store_set_draining(world.store, true);
+        world_settle(&world);
+        store_get_stats(world.store, &stats);
+        assert_int_equal(stats.objects, 0);
+        assert_int_equal(store_object_lsn(world.store, object_path("aa01")), 0);
+}
+
+static void a_deleted_object_is_gone_after_a_crash(void **state)
+{
+        sqlite3 *db = world_connect(&world, "aa01");
+        size_t size;
+
+        run(db, "CREATE TABLE t(a); INSERT INTO t VALUES(1)");
+        assert_int_equal(store_delete(world.store, object_path("aa01")), -EBUSY);
+        disconnect(db);
+        world_settle(&world);
+        assert_int_equal(store_delete(world.store, object_path("aa01")), 0);
+        assert_int_equal(store_delete(world.store, object_path("zz01")), -ENOENT);
+        store_loop_run(world.store);
+        world_crash(&world, CRASH_DROP);
+        assert_null(memory_disk_find(world.memory, object_path("aa01"), &size));
+        db = world_connect(&world, "aa01");
+        assert_int_equal(ask(db, "SELECT count(*) FROM sqlite_schema"), 0);
+        disconnect(db);
+}
+
+static void the_background_removes_deleted_files(void **state)
+{
+        sqlite3 *db = world_connect(&world, "aa01");
+        size_t size;
+
+        run(db, "CREATE TABLE t(a); INSERT INTO t VALUES(1)");
+        disconnect(db);
+        assert_int_equal(store_delete(world.store, object_path("aa01")), 0);
+        while (store_background_step(world.store) > 0)
+                ;
+        assert_non_null(memory_disk_find(world.memory, object_path("aa01"), &size));
+        world_settle(&world);
+        assert_null(memory_disk_find(world.memory, object_path("aa01"), &size));
+        assert_int_equal(store_delete(world.store, object_path("aa01")), -ENOENT);
+}
+
+static void an_object_deleted_and_opened_again_is_new(void **state)
+{
+        sqlite3 *db = world_connect(&world, "aa01");
+
+        run(db, "CREATE TABLE t(a)");
+        fill(db, 40, 1000);
+        disconnect(db);
+        world_settle(&world);
+        assert_int_equal(store_delete(world.store, object_path("aa01")), 0);
+        db = world_connect(&world, "aa01");
+        assert_int_equal(ask(db, "SELECT count(*) FROM sqlite_schema"), 0);
+        run(db, "CREATE TABLE t(a); INSERT INTO t VALUES(1), (2)");
+        store_loop_run(world.store);
+        disconnect(db);
+        world_crash(&world, CRASH_TEAR);
+        db = world_connect(&world, "aa01");
+        assert_int_equal(rows(db), 2);
+        assert_true(is_sound(db));
+        disconnect(db);
+        world_settle(&world);
+        check_after_crash("aa01", 2);
+}
+
+/* As SQLite does it when the wal-index cannot grow after the log was synced. */
+static void a_commit_given_up_after_its_capture_is_cancelled(void **state)
+{
+        sqlite3 *db = world_connect(&world, "aa01");
+        sqlite3_file *file = NULL, *wal = NULL;
+        unsigned char frame[24] = { 0, 0, 0, 1, 0, 0, 0, 1 }, page[4096] = "garbage";
+        sqlite3_int64 size;
+        StoreStats stats;
+
+        run(db, "CREATE TABLE t(a); INSERT INTO t VALUES(1)");
+        sqlite3_file_control(db, "main", SQLITE_FCNTL_FILE_POINTER, &file);
+        sqlite3_file_control(db, "main", SQLITE_FCNTL_JOURNAL_POINTER, &wal);
+        assert_int_equal(wal->pMethods->xFileSize(wal, &size), SQLITE_OK);
+        assert_int_equal(
+                file->pMethods->xShmLock(file, 0, 1, SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE),
+                SQLITE_OK);
+        assert_int_equal(wal->pMethods->xWrite(wal, frame, sizeof frame, size), SQLITE_OK);
+        assert_int_equal(wal->pMethods->xWrite(wal, page, sizeof page, size + 24), SQLITE_OK);
+        assert_int_equal(wal->pMethods->xSync(wal, SQLITE_SYNC_NORMAL), SQLITE_OK);
+        store_get_stats(world.store, &stats);
+        assert_int_equal(stats.commits, 3);
+        assert_int_equal(
+                file->pMethods->xShmLock(file, 0, 1, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE),
+                SQLITE_OK);
+        store_get_stats(world.store, &stats);
+        assert_int_equal(stats.cancels, 1);
+        run(db, "INSERT INTO t VALUES(2)");
+        assert_int_equal(rows(db), 2);
+        store_loop_run(world.store);
+        disconnect(db);
+        check_after_crash("aa01", 2);
+}
+
+/* What each call may answer, in a small workload with the disk failing at one. */
+typedef struct Tally {
+        int begun, flushed;
+        bool started;
+} Tally;
+
+static void failing_workload(Tally *tally)
+{
+        sqlite3 *db;
+
+        if (world_try_start(&world))
+                return;
+        tally->started = true;
+        db = world_connect(&world, "aa01");
+        if (db && try_run(db, "CREATE TABLE t(a)") == SQLITE_OK) {
+                for (int i = 0; i < 12; i++) {
+                        int rc = try_run(db, "INSERT INTO t VALUES(hex(randomblob(9000)))");
+
+                        /* A commit that failed is nothing; one after it is to fit. */
+                        if (rc != SQLITE_OK)
+                                break;
+                        tally->begun++;
+                        if (store_loop_run(world.store) == 0)
+                                tally->flushed = tally->begun;
+                        store_background_step(world.store);
+                }
+        }
+        if (db)
+                disconnect(db);
+        for (int i = 0; i < 50 && store_background_step(world.store) > 0; i++)
+                if (store_loop_run(world.store) == 0)
+                        tally->flushed = tally->begun;
+        world_stop(&world);
+}
+
+static void fail_each_call(int error, bool forever)
+{
+        for (uint64_t call = 1;; call++) {
+                Tally tally = {};
+                bool reached;
+                sqlite3 *db;
+                int64_t n;
+
+                memory_disk_free(world.memory);
+                world.memory = memory_disk_new(call);
+                world.disk = world.options.disk = memory_disk_get(world.memory);
+                world.options.checkpoint_at = 5;
+                memory_disk_fail(world.memory, call, error, forever);
+                failing_workload(&tally);
+                reached = memory_disk_get_calls(world.memory) >= call;
+                memory_disk_crash(world.memory, CRASH_DROP);
+                world_start(&world);
+                db = world_connect(&world, "aa01");
+                n = rows(db);
+                n = n == INT64_MIN ? 0 : n;
+                if (n < tally.flushed || n > tally.begun || !is_sound(db))
+                        fail_msg("call %llu fails with %s: %lld rows, flushed %d, begun %d",
+                                (unsigned long long)call, strerror(error), (long long)n,
+                                tally.flushed, tally.begun);
+                disconnect(db);
+                world_stop(&world);
+                if (!reached)
+                        break;
+        }
+}
+
+static void eio_at_each_call_is_never_a_false_success(void **state)
+{
+        world_stop(&world);
+        fail_each_call(EIO, false);
+        fail_each_call(EIO, true);
+}
+
+static void enospc_at_each_call_is_never_a_false_success(void **state)
+{
+        world_stop(&world);
+        fail_each_call(ENOSPC, false);
+        fail_each_call(ENOSPC, true);
+}
+
+static void a_full_disk_stops_writes_alone_and_ends_by_itself(void **state)
+{
+        sqlite3 *db = world_connect(&world, "aa01");
+        int64_t n = 0;
+        int rc = SQLITE_OK;
+
+        run(db, "CREATE TABLE t(a)");
+        fill(db, 4, 20000);
+        memory_disk_fail(world.memory, 0, 0, false);
+        /* Writes into the preallocated journal still succeed: what has no room is all else. */
+        for (int i = 0; rc == SQLITE_OK && i < 1000; i++) {
+                rc = try_run(db, "INSERT INTO t VALUES(hex(randomblob(10000)))");
+                n += rc == SQLITE_OK;
+                store_loop_run(world.store);
+        }
+        assert_int_equal(rc, SQLITE_FULL);
+        assert_int_equal(rows(db), 4 + n);
+        assert_false(store_has_room(world.store));
+        assert_int_equal(store_get_failure(world.store), 0);
+        world_settle(&world);
+        assert_true(store_has_room(world.store));
+        run(db, "INSERT INTO t VALUES(1)");
+        store_loop_run(world.store);
+        disconnect(db);
+        check_after_crash("aa01", 5 + n);
+}
+
+/* Threads on a real disk. */
+#define N_THREADS 4
+#define N_COMMITS 200
+
+static char folder[] = "/tmp/test-store-XXXXXX";
+static char objects[256], journal[256];
+static pthread_mutex_t wake_mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t wake_cond = PTHREAD_COND_INITIALIZER;
+static bool woken;
+static int n_running;
+
+static void on_wake(void *data)
+{
+        pthread_mutex_lock(&wake_mutex);
+        woken = true;
+        pthread_cond_signal(&wake_cond);
+        pthread_mutex_unlock(&wake_mutex);
+}
+
+static void *run_thread(void *data)
+{
+        Store *store = world.store;
+        char path[512];
+        sqlite3 *db = NULL;
+
+        snprintf(path, sizeof path, "%s/o%d.sqlite", objects, (int)(intptr_t)data);
+        assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+        run(db, "CREATE TABLE IF NOT EXISTS t(a)");
+        for (int i = 0; i < N_COMMITS; i++) {
+                run(db, "INSERT INTO t VALUES(hex(randomblob(200)))");
+                if (i % 10 == 0)
+                        assert_int_equal(store_sync(store, store_object_lsn(store, path)), 0);
+        }
+        assert_int_equal(rows(db), N_COMMITS);
+        assert_int_equal(sqlite3_close(db), SQLITE_OK);
+        pthread_mutex_lock(&wake_mutex);
+        n_running--;
+        pthread_cond_signal(&wake_cond);
+        pthread_mutex_unlock(&wake_mutex);
+        return NULL;
+}
+
+static void loop_until_done(void)
+{
+        pthread_mutex_lock(&wake_mutex);
+        while (n_running) {
+                if (!woken) {
+                        pthread_cond_wait(&wake_cond, &wake_mutex);
+                        continue;
+                }
+                woken = false;
+                pthread_mutex_unlock(&wake_mutex);
+                store_loop_flush(world.store);
+                while (disk_poll(disk_real()) > 0)
+                        ;
+                pthread_mutex_lock(&wake_mutex);
+        }
+        pthread_mutex_unlock(&wake_mutex);
+        store_loop_run(world.store);
+}
+
+static void open_real(void)
+{
+        world.options.disk = NULL;
+        world.options.journal = journal;
+        world.options.objects = objects;
+        world.options.wake = on_wake;
+        world.options.checkpoint_at = 20;
+        world_start(&world);
+}
+
+static void threads_commit_while_the_background_works(void **state)
+{
+        pthread_t threads[N_THREADS];
+        char command[700];
+
+        world_stop(&world);
+        assert_non_null(mkdtemp(folder));
+        snprintf(objects, sizeof objects, "%s/objects", folder);
+        snprintf(journal, sizeof journal, "%s/journal", folder);
+        open_real();
+        assert_int_equal(store_start_background(world.store), 0);
+        n_running = N_THREADS;
+        for (intptr_t i = 0; i < N_THREADS; i++)
+                assert_int_equal(pthread_create(&threads[i], NULL, run_thread, (void *)i), 0);
+        loop_until_done();
+        for (int i = 0; i < N_THREADS; i++)
+                pthread_join(threads[i], NULL);
+        world_stop(&world);
+        open_real();
+        for (int i = 0; i < N_THREADS; i++) {
+                sqlite3 *db = NULL;
+                char path[512];
+
+                snprintf(path, sizeof path, "%s/o%d.sqlite", objects, i);
+                assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+                assert_int_equal(rows(db), N_COMMITS);
+                assert_true(is_sound(db));
+                disconnect(db);
+        }
+        /* An outsider: another VFS, so other locks, as from another program. */
+        sqlite3 *db = NULL, *outsider = NULL;
+        char path[512];
+
+        snprintf(path, sizeof path, "%s/o0.sqlite", objects);
+        assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+        assert_int_equal(rows(db), N_COMMITS);
+        assert_int_equal(
+                sqlite3_open_v2(path, &outsider, SQLITE_OPEN_READWRITE, "unix"), SQLITE_OK);
+        assert_int_equal(try_run(outsider, "SELECT count(*) FROM t"), SQLITE_BUSY);
+        assert_int_equal(sqlite3_close(outsider), SQLITE_OK);
+        snprintf(command, sizeof command, "sqlite3 %s 'SELECT 1 FROM t' 2>&1 | grep -q locked",
+                path);
+        if (system("command -v sqlite3 >/dev/null") == 0)
+                assert_int_equal(system(command), 0);
+        disconnect(db);
+        world_stop(&world);
+        snprintf(command, sizeof command, "rm -r %s", folder);
+        assert_int_equal(system(command), 0);
+}
+
+#define TEST(_fn) cmocka_unit_test_setup_teardown(_fn, start, stop)
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                TEST(a_waiter_is_called_when_its_lsn_is_durable),
+                TEST(a_failed_write_of_the_journal_ends_the_store),
+                TEST(segments_go_round_and_are_retired),
+                TEST(a_long_reader_does_not_stop_the_journal),
+                TEST(many_objects_are_synced_at_once),
+                TEST(draining_leaves_nothing_but_the_files),
+                TEST(a_closed_object_is_forgotten_when_it_is_clean),
+                TEST(a_deleted_object_is_gone_after_a_crash),
+                TEST(the_background_removes_deleted_files),
+                TEST(an_object_deleted_and_opened_again_is_new),
+                TEST(a_commit_given_up_after_its_capture_is_cancelled),
+                TEST(eio_at_each_call_is_never_a_false_success),
+                TEST(enospc_at_each_call_is_never_a_false_success),
+                TEST(a_full_disk_stops_writes_alone_and_ends_by_itself),
+                TEST(threads_commit_while_the_background_works),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
