@@ -56,7 +56,7 @@ static void body_submit(Conn *conn)
         Body *body = &conn->body;
 
         ring_write(conn->edge->ring, &body->op, body->fd, buf_data(&body->writing),
-                body->writing.len, body->written);
+                body->writing.len, body->written, false);
 }
 
 /* What has gathered goes to the file, while the next bytes gather. */

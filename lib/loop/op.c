@@ -145,13 +145,16 @@ void ring_read(Ring *ring, RingOp *op, int fd, void *data, size_t len, uint64_t 
         op_end(op, sqe);
 }
 
-void ring_write(Ring *ring, RingOp *op, int fd, const void *data, size_t len, uint64_t offset)
+void ring_write(
+        Ring *ring, RingOp *op, int fd, const void *data, size_t len, uint64_t offset, bool durable)
 {
         struct io_uring_sqe *sqe = op_begin(ring, op, 0);
 
         if (!sqe)
                 return;
         io_uring_prep_write(sqe, fd, data, (unsigned)MIN(len, (size_t)INT32_MAX), offset);
+        if (durable)
+                sqe->rw_flags = RWF_DSYNC;
         op_end(op, sqe);
 }
 

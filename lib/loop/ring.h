@@ -110,7 +110,9 @@ void ring_recvmsg(Ring *ring, RingOp *op, int fd, struct msghdr *message, int fl
 /* The address is copied. */
 void ring_connect(Ring *ring, RingOp *op, int fd, const struct sockaddr *address, socklen_t len);
 void ring_read(Ring *ring, RingOp *op, int fd, void *data, size_t len, uint64_t offset);
-void ring_write(Ring *ring, RingOp *op, int fd, const void *data, size_t len, uint64_t offset);
+/* durable: the bytes are on disk at completion (RWF_DSYNC). */
+void ring_write(Ring *ring, RingOp *op, int fd, const void *data, size_t len, uint64_t offset,
+        bool durable);
 /*
  * events: POLLIN, POLLOUT. Multishot: fn with res = the events that are ready, at each new wake-up
  * of the file: what was there is to be consumed until -EAGAIN.

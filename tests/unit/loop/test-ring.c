@@ -475,7 +475,7 @@ static void files_are_read_and_written_at_offsets(void **state)
 
         assert_true(fd >= 0);
         unlink(path);
-        ring_write(ring, &io->op, fd, "abcdef", 6, 10);
+        ring_write(ring, &io->op, fd, "abcdef", 6, 10, false);
         run_until_idle(ring, &io->op);
         assert_int_equal(io->results[0], 6);
         ring_read(ring, &io->op, fd, text, 4, 12);
