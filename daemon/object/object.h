@@ -23,15 +23,8 @@
  *    waiting for ever; while it is inside a step that may yet end, after OBJECT_CHAIN_GRACE_NS of
  *    that step. A step is of the chain when it is of the same request (its id) and the call's chain
  *    goes on from the step's.
- * 4. Every response of an object passes the gate (store/) before it is started: today the database
- *    commits with synchronous=FULL, so the gate is open.
- * 5. An event that is still queued at its request's deadline, or whose consumer is gone, is dropped
- *    and never delivered; one that was delivered is cancelled (runtime.h), once. At the deadline
- *    its response is aborted with 504 unless it has started.
- * 6. A response that is not finished when its event is done is aborted with 500.
- *
- * An event's consumer is known by the response's producer: a runtime that sets a producer of its
- * own handles on_cancel itself.
+ * 4. Every response of an object, errors too, passes the gate (lib/store/store.h, invariant 1): no
+ *    head and no chunk leaves before what the object had committed by then is durable.
  */
 
 #include "daemon/runtime/runtime.h"
@@ -49,6 +42,7 @@ typedef struct RegistryOptions {
         const RuntimeClass *classes;
         size_t n_classes;
         const char *objects_directory;
+        struct Store *store;  /* whose gate answers pass; NULL: none, for tests */
         unsigned objects_max; /* in memory; default 1000 */
         unsigned mailbox_max; /* events of one object; default 1024 */
         unsigned entry_max;   /* events of the app's entrypoint; default 4096 */

@@ -149,10 +149,31 @@ static Object *registry_find(Registry *registry, unsigned class_index, const Obj
         return node ? CONTAINER_OF(node, Object, node) : NULL;
 }
 
+/* What the caller gets of what the object says: the same, once it is durable. */
+static int registry_gate(Registry *registry, Object *object, Response *response, Response **ret)
+{
+        _cleanup_(response_unref_p) Response *answer = NULL;
+        int r;
+
+        if (!registry->options.store) {
+                *ret = response_ref(response);
+                return 0;
+        }
+        r = response_new(&answer);
+        if (r)
+                return r;
+        response_set_shard(answer, response_get_shard(response));
+        r = response_forward_durable(response, answer, registry->options.store, object->path);
+        if (r)
+                return r;
+        *ret = TAKE_PTR(answer);
+        return 0;
+}
+
 int registry_fetch(Registry *registry, unsigned class_index, const ObjectId *id, Slice name,
         Request *request, Response **ret)
 {
-        _cleanup_(response_unref_p) Response *response = NULL;
+        _cleanup_(response_unref_p) Response *response = NULL, *answer = NULL;
         Object *object = registry_find(registry, class_index, id);
         bool created = !object;
         Event *event;
@@ -170,7 +191,9 @@ int registry_fetch(Registry *registry, unsigned class_index, const ObjectId *id,
                    : object_new(registry, class_index, id, name, &object);
         if (r)
                 return r;
-        r = event_new(registry, object, request, response, &event);
+        r = registry_gate(registry, object, response, &answer);
+        if (!r)
+                r = event_new(registry, object, request, response, &event);
         if (r) {
                 if (object->state == OBJECT_NEW)
                         object_free(object);
@@ -180,7 +203,7 @@ int registry_fetch(Registry *registry, unsigned class_index, const ObjectId *id,
         object_run(object);
         if (created)
                 registry_settle(registry);
-        *ret = TAKE_PTR(response);
+        *ret = TAKE_PTR(answer);
         return 0;
 }
 

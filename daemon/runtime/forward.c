@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/runtime/response.h"
 
+#include "lib/store/store.h"
+
 #include <errno.h>
 
 /*
@@ -9,7 +11,12 @@
  */
 typedef struct Forward {
         Response *from, *to;
-        bool busy; /* inside forward_pump(): on_room from a push in it needs no second one */
+        bool busy;    /* inside forward_pump(): on_room from a push in it needs no second one */
+        bool more;    /* from said more while the gate was closed for what it had said before */
+        bool let;     /* the gate has opened for what is there */
+        Store *store; /* NULL: no gate */
+        StoreWaiter waiter;
+        char path[]; /* of the object's database */
 } Forward;
 
 static void forward_end(Forward *forward)
@@ -18,6 +25,8 @@ static void forward_end(Forward *forward)
 
         response_set_consumer(from, NULL, NULL);
         response_set_producer(to, NULL, NULL);
+        if (forward->store)
+                store_wait_cancel(forward->store, &forward->waiter);
         free(forward);
         response_unref(from);
         response_unref(to);
@@ -97,15 +106,51 @@ static bool forward_move(Forward *forward)
         return true;
 }
 
+/*
+ * Invariant 1 of store.h: what an object says waits until everything it could know is durable. That
+ * is asked when it says it; what it says meanwhile waits once more, so that a busy object's answers
+ * wait for their own commits and not for all that follow.
+ */
+static bool forward_may_pass(Forward *forward)
+{
+        if (!forward->store || forward->let || response_is_cancelled(forward->to))
+                return true;
+        if (list_is_linked(&forward->waiter.link)) {
+                forward->more = true;
+                return false;
+        }
+        forward->more = false;
+        return store_wait(
+                forward->store, &forward->waiter, store_object_lsn(forward->store, forward->path));
+}
+
 static void forward_pump(Forward *forward)
 {
-        if (forward->busy)
+        if (forward->busy || !forward_may_pass(forward))
                 return;
         forward->busy = true;
-        if (forward_move(forward))
+        if (forward_move(forward)) {
                 forward_end(forward);
-        else
+        } else {
                 forward->busy = false;
+                forward->let = false;
+        }
+}
+
+static void forward_on_flushed(StoreWaiter *waiter, int result)
+{
+        Forward *forward = CONTAINER_OF(waiter, Forward, waiter);
+
+        if (result) {
+                /* Not known to be on disk: it must not look like a success (store.h, 6). */
+                response_cancel(forward->from);
+                if (response_get_state(forward->to) != RESPONSE_ABORTED)
+                        response_abort(forward->to, 503, 1, "The journal cannot be written.");
+                forward_end(forward);
+                return;
+        }
+        forward->let = !forward->more;
+        forward_pump(forward);
 }
 
 static void forward_on_change(Response *response, void *data)
@@ -133,20 +178,33 @@ static const ResponseProducer forward_producer = {
         .on_cancel = forward_on_cancel,
 };
 
-int response_forward(Response *from, Response *to)
+static int forward_start(Response *from, Response *to, Store *store, const char *path)
 {
-        Forward *forward = malloc(sizeof *forward);
+        size_t size = strlen(path) + 1;
+        Forward *forward = malloc(sizeof *forward + size);
 
         if (!forward)
                 return -ENOMEM;
         dd_assert(response_get_state(to) == RESPONSE_OPEN || response_is_cancelled(to) ||
                   response_get_state(to) == RESPONSE_ABORTED);
-        *forward = (Forward){ .from = response_ref(from), .to = response_ref(to) };
+        *forward = (Forward){ .from = response_ref(from), .to = response_ref(to), .store = store };
+        memcpy(forward->path, path, size);
+        store_waiter_init(&forward->waiter, forward_on_flushed);
         to->forwarded = true;
         response_set_consumer(from, &forward_consumer, forward);
         response_set_producer(to, &forward_producer, forward);
         forward_pump(forward);
         return 0;
+}
+
+int response_forward(Response *from, Response *to)
+{
+        return forward_start(from, to, NULL, "");
+}
+
+int response_forward_durable(Response *from, Response *to, Store *store, const char *path)
+{
+        return forward_start(from, to, store, path);
 }
 
 bool response_is_forwarded(const Response *response)

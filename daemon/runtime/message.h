@@ -107,6 +107,7 @@ typedef struct ResponseHead {
 int response_head_new(unsigned status, const HttpHeader *headers, size_t n_headers,
         int64_t content_length, ResponseHead **ret);
 
+struct Store;
 typedef struct Response Response;
 
 typedef struct ResponseConsumer {
@@ -156,6 +157,9 @@ void response_cancel(Response *response);
  * producer, holds both until the end. -ENOMEM: nothing has changed.
  */
 int response_forward(Response *from, Response *to);
+/* The same through the output gate: what from says passes when all that the object at path (of its
+ * database) had committed by then is durable; a store that has failed aborts to with 503. */
+int response_forward_durable(Response *from, Response *to, struct Store *store, const char *path);
 /* A forward produces it: it may well end after what it was made for. */
 bool response_is_forwarded(const Response *response);
 

@@ -116,6 +116,7 @@ typedef struct RuntimeConfig {
         RuntimeLimits limits;
         const RuntimeHost *host;
         void *host_data;
+        struct Store *store; /* NULL: plain files, for tests */
 } RuntimeConfig;
 
 typedef struct RuntimeStats {

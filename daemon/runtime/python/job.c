@@ -3,6 +3,7 @@
 
 #include "daemon/runtime/python/call.h"
 #include "daemon/runtime/python/module.h"
+#include "lib/store/store.h"
 
 #include <errno.h>
 
@@ -374,6 +375,9 @@ static int job_call(Job *job, bool first, bool tell_cancel)
         PyObject *result;
         int over;
 
+        /* This thread may open that object's database alone (ATTACH to another's is refused). */
+        if (python->config->store && job->event->object)
+                (void)store_set_current(python->config->store, job->event->object->path);
         if (first) {
                 job->python_event = (PyObject *)event_object_new(job);
                 if (!job->python_event)

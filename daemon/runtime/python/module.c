@@ -3,6 +3,7 @@
 
 #include "daemon/core/log.h"
 #include "lib/store/db.h"
+#include "lib/store/store.h"
 
 #include <errno.h>
 
@@ -179,6 +180,31 @@ static PyObject *module_open_object(PyObject *module, PyObject *args)
         Py_RETURN_NONE;
 }
 
+/* Waits until all that the object at path has committed is durable. */
+static PyObject *module_sync(PyObject *module, PyObject *args)
+{
+        Store *store = python_runtime->config->store;
+        PyThreadState *thread_state;
+        const char *path;
+        uint64_t lsn;
+        int r = 0;
+
+        if (!PyArg_ParseTuple(args, "s:sync", &path))
+                return NULL;
+        lsn = store ? store_object_lsn(store, path) : 0;
+        if (!store || lsn <= store_flushed(store))
+                Py_RETURN_NONE;
+        job_flush();
+        thread_state = runner_pause();
+        r = store_sync(store, lsn);
+        runner_unpause(thread_state);
+        if (r) {
+                PyErr_SetString(PyExc_OSError, "The journal cannot be written.");
+                return NULL;
+        }
+        Py_RETURN_NONE;
+}
+
 static PyObject *module_log(PyObject *module, PyObject *args)
 {
         const char *fields[7] = { "APP", python_runtime->config->app_name };
@@ -236,6 +262,7 @@ static PyMethodDef module_methods[] = {
         { "id_new", module_id_new, METH_VARARGS, "id_new(class_index)" },
         { "id_check", module_id_check, METH_VARARGS, "id_check(class_index, id)" },
         { "open_object", module_open_object, METH_VARARGS, "open_object(path, name)" },
+        { "sync", module_sync, METH_VARARGS, "sync(path): its commits are durable at return" },
         { "log", module_log, METH_VARARGS, "log(level, object, text)" },
         { "blocking", module_blocking, METH_NOARGS, "with blocking(): others run meanwhile" },
         { "stats", module_stats, METH_NOARGS, "A dict of counters." },

@@ -54,6 +54,14 @@ def log_error(run, error: BaseException, where: str) -> None:
     _durabled.log(ERROR, run.object, f"{where} raised (request {event.id}):\n{text}")
 
 
+def _is_full(error: BaseException | None) -> bool:
+    while error is not None:
+        if "database or disk is full" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def failure(run, error: BaseException) -> None:
     """Answers an event whose guest code raised."""
     event = run.event
@@ -73,8 +81,12 @@ def failure(run, error: BaseException) -> None:
         message = "".join(traceback.format_exception_only(error)).strip()
     else:
         message = f"The app could not answer this request (request {event.id})."
+    status, title = 500, "Internal Server Error"
+    if _is_full(error):
+        # What was read before can still be read: only this write has no room.
+        status, title = 507, "Insufficient Storage"
     try:
-        event.respond(*error_answer(event, 500, "Internal Server Error", message, detail))
+        event.respond(*error_answer(event, status, title, message, detail))
     except RuntimeError as twice:
         _durabled.log(WARNING, run.object, f"the error could not be answered: {twice}")
         event.abort(500, "The response broke off.")

@@ -12,7 +12,7 @@ from typing import Any, Callable
 
 import _durabled
 
-from . import current, django, imports, management, output, reactor
+from . import current, django, gate, imports, management, output, reactor
 from .current import App, AppError
 from .http import RequestData, ResponseData
 
@@ -27,6 +27,7 @@ def load(config: dict) -> None:
         raise AppError(f'"main" is {app.main!r}, and {app.directory} has no such file')
     current.app = app
     output.install()
+    gate.install()
     _set_path(app, os.path.dirname(os.path.abspath(main)))
     imports.install(app)
     import workers

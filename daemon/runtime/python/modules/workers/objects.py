@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import _durabled
-from durabled_host import current
+from durabled_host import current, gate
 from durabled_host import http as _http
 from durabled_host.current import NoObject, NotSupported, StubError
 
@@ -216,6 +216,10 @@ class Storage:
         from durabled_host.sql import SqlStorage
 
         self.sql = SqlStorage()
+
+    async def sync(self) -> None:
+        """Waits until everything written so far is on disk."""
+        gate.sync()
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
