@@ -9,6 +9,8 @@
 #include "daemon/edge/proxy.h"
 #include "daemon/guard.h"
 #include "daemon/object/object.h"
+#include "daemon/outgoing.h"
+#include "daemon/storage.h"
 #include "lib/base/file.h"
 
 #include <arpa/inet.h>
@@ -33,6 +35,7 @@ struct Service {
         ServiceState state;
         BootView *boot;
         Manifest *manifest;
+        Storage *storage;
         Runtime *runtime;
         RuntimeConfig runtime_config;
         RuntimeHost host;
@@ -165,17 +168,19 @@ static void service_route(void *data, const HttpHead *head, const EdgePeer *peer
                 hand_off_unless_ours(service, (unsigned)shard, ret);
 }
 
-static int service_fetch(Service *service, unsigned class_index, const ObjectId *id, Slice name,
-        Request *request, Response **ret)
+static int service_fetch(void *data, const OutgoingCall *call, Response **ret)
 {
-        unsigned slot = service_get_slot_of(service, id);
+        Service *service = data;
+        unsigned slot = service_get_slot_of(service, &call->id);
         int r;
 
         if (slot == service->boot->slot)
-                return registry_fetch(service->registry, class_index, id, name, request, ret);
-        r = proxy_fetch(service->proxy, slot, class_index, id, name, request, ret);
+                return registry_fetch(service->registry, call->class_index, &call->id, call->name,
+                        call->request, ret);
+        r = proxy_fetch(
+                service->proxy, slot, call->class_index, &call->id, call->name, call->request, ret);
         if (!r)
-                response_set_shard(*ret, (int)ident_get_shard(id));
+                response_set_shard(*ret, (int)ident_get_shard(&call->id));
         return r;
 }
 
@@ -217,9 +222,8 @@ static int service_serve(void *data, const EdgeDecision *decision, const EdgePee
         Request *request, Response **ret)
 {
         Service *service = data;
+        OutgoingCall call = { .request = request };
         RouteTarget target;
-        unsigned class_index;
-        ObjectId id;
         int r;
 
         switch ((RouteKind)decision->value[0]) {
@@ -232,9 +236,11 @@ static int service_serve(void *data, const EdgeDecision *decision, const EdgePee
                 break;
         case ROUTE_OBJECT:
                 if (find_route(service, request->authority, request->path, &target) &&
-                        target.route && route_to_object(service, &target, &class_index, &id))
-                        return service_fetch(
-                                service, class_index, &id, slice_from(target.name), request, ret);
+                        target.route &&
+                        route_to_object(service, &target, &call.class_index, &call.id)) {
+                        call.name = slice_from(target.name);
+                        return service_fetch(service, &call, ret);
+                }
                 break;
         case ROUTE_ENTRY:
                 break;
@@ -292,12 +298,16 @@ static const EdgeHandler edge_handler = {
 static int service_stub_fetch(void *data, RuntimeEvent *event, unsigned class_index,
         const ObjectId *id, Slice name, Request *request, Response **ret)
 {
+        OutgoingCall call = { class_index, *id, name, request };
         Service *service = data;
 
         /* The first object that an entrypoint asks is what its route is learned by. */
         if (!event->object && response_get_shard(event->response) < 0)
                 response_set_shard(event->response, (int)ident_get_shard(id));
-        return service_fetch(service, class_index, id, name, request, ret);
+        if (!event->object)
+                return service_fetch(service, &call, ret);
+        return outgoing_call(storage_get_store(service->storage), event->object->path, &call,
+                service_fetch, service, ret);
 }
 
 static int service_new_parts(Service *service)
@@ -314,6 +324,7 @@ static int service_new_parts(Service *service)
         int r;
 
         registry.ring = service->ring;
+        registry.store = storage_get_store(service->storage);
         registry.runtime = service->runtime;
         registry.classes = service->runtime_config.classes;
         registry.n_classes = service->runtime_config.n_classes;
@@ -408,6 +419,20 @@ static void service_loaded(Runtime *runtime, const char *error, void *data)
         service->loaded(service, error, service->data);
 }
 
+/* Before the guest: what it opens must be redone, and on our VFS. */
+static int open_storage(Service *service)
+{
+        StorageOptions options = {
+                .ring = service->ring,
+                .state = service->boot->edge.spool_directory,
+                .app = service->boot->app,
+                .slot = service->boot->slot,
+                .objects = service->boot->registry.objects_directory,
+        };
+
+        return storage_open(&options, &service->storage);
+}
+
 static int load_manifest(Service *service)
 {
         _cleanup_(free_p) char *path = path_join(service->boot->directory, "wrangler.jsonc");
@@ -473,6 +498,8 @@ int service_new(const ServiceOptions *options, Service **ret)
         if (r)
                 return r;
         r = load_manifest(service);
+        if (!r)
+                r = open_storage(service);
         if (r)
                 return r;
         config = &service->runtime_config;
@@ -481,6 +508,7 @@ int service_new(const ServiceOptions *options, Service **ret)
         config->manifest = service->manifest;
         config->host = &service->host;
         config->host_data = service;
+        config->store = storage_get_store(service->storage);
         service->host.stub_fetch = service_stub_fetch;
         r = link_bindings(service);
         if (r)
@@ -508,6 +536,7 @@ Service *service_free(Service *service)
         assets_free(service->assets);
         if (service->runtime)
                 service->runtime->vtable->unload(service->runtime);
+        storage_close(service->storage);
         free((void *)(uintptr_t)service->runtime_config.bindings);
         manifest_free(service->manifest);
         boot_view_free(service->boot);

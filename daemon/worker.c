@@ -3,6 +3,9 @@
 /*
  * durabled-worker: one process that fills one slot of an app
  *
+ * `durabled-worker --recover JOURNAL OBJECTS` empties the journal of a slot that is no more, and
+ * ends.
+ *
  * Started by durabled with the boot socket as descriptor 3. Reads the boot message, builds the
  * Service, answers the supervisor's messages and ends when it is told to drain, when SIGTERM comes,
  * or when the supervisor is gone.
@@ -11,6 +14,7 @@
 #include "daemon/core/boot.h"
 #include "daemon/core/log.h"
 #include "daemon/service.h"
+#include "daemon/storage.h"
 #include "lib/base/file.h"
 
 #include <errno.h>
@@ -210,6 +214,8 @@ int main(int argc, char **argv)
                 return 0;
         }
         log_open("worker", LOG_INFO);
+        if (argc == 4 && strcmp(argv[1], "--recover") == 0)
+                return storage_empty(argv[2], argv[3]) ? 1 : 0;
         if (fcntl(BOOT_FD, F_SETFD, FD_CLOEXEC)) {
                 fprintf(stderr, "durabled-worker is started by durabled, not by hand\n");
                 return 2;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 #include "daemon/core/log.h"
+#include "daemon/host/journals.h"
 #include "daemon/host/supervisor-private.h"
 
 #include <ctype.h>
@@ -365,6 +366,28 @@ static int open_slots(Supervisor *supervisor, SupervisorError *error)
         return 0;
 }
 
+/* A slot must find the commits of its objects in their files or in its own journal. */
+static int prepare_journals(Supervisor *supervisor, SupervisorError *error)
+{
+        for (size_t i = 0; i < supervisor->n_apps; i++) {
+                JournalsOptions options = {
+                        .state = supervisor->state,
+                        .objects = supervisor->objects,
+                        .worker_path = supervisor->worker_path,
+                        .app = supervisor->apps[i].config->name,
+                        .n_slots = supervisor->apps[i].n_slots,
+                };
+                int r = journals_prepare(&options);
+
+                if (r > 0)
+                        return invalid(error, "app '%s': a journal of its workers cannot be redone",
+                                options.app);
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
 static int new_apps(Supervisor *supervisor)
 {
         const Config *config = supervisor->config;
@@ -633,6 +656,8 @@ int supervisor_new(const Config *config, Supervisor **ret, SupervisorError *erro
                 r = open_folders(supervisor, error);
         if (r == 0)
                 r = open_catalog(supervisor, error);
+        if (r == 0)
+                r = prepare_journals(supervisor, error);
         if (r == 0)
                 r = open_ring(supervisor, error);
         if (r == 0)

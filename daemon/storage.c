@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon/storage.h"
+
+#include "daemon/core/log.h"
+#include "lib/base/file.h"
+#include "lib/loop/disk-ring.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdio.h>
+
+#define CLOSE_TIMEOUT_NS (10 * NSEC_PER_SEC)
+#define CLOSE_STEP_NS NSEC_PER_MSEC
+
+struct Storage {
+        Ring *ring;
+        DiskRing *disk;
+        Store *store;
+        RingPost flush;
+        atomic_bool flush_posted;
+};
+
+static void storage_flush(RingPost *post)
+{
+        Storage *storage = CONTAINER_OF(post, Storage, flush);
+
+        atomic_store(&storage->flush_posted, false);
+        if (storage->store)
+                store_loop_flush(storage->store);
+}
+
+static void storage_wake(void *data)
+{
+        Storage *storage = data;
+
+        if (!atomic_exchange(&storage->flush_posted, true))
+                ring_post(storage->ring, &storage->flush);
+}
+
+static void storage_failed(int error, const char *why, void *data)
+{
+        log_error("the store has failed, the worker ends and its successor replays: %s (%s)", why,
+                strerror(-error));
+        _exit(STORAGE_EXIT_FAILED);
+}
+
+static void storage_log(int priority, const char *line, void *data)
+{
+        log_line((LogLevel)priority, "%s", line);
+}
+
+static int say(const char *journal, int error)
+{
+        static const struct {
+                int error;
+                const char *advice;
+        } known[] = {
+                { -EAGAIN, "another process has it" },
+                { -EUCLEAN, "it is damaged; the line before says where" },
+                { -EBUSY, "another process has a database of an object open" },
+                { -ENOSPC, "the disk is full" },
+        };
+        const char *advice = strerror(-error);
+
+        for (size_t i = 0; i < ELEMENTSOF(known); i++)
+                if (known[i].error == error)
+                        advice = known[i].advice;
+        log_error("cannot open the journal '%s': %s", journal, advice);
+        return error;
+}
+
+static void say_redone(const char *journal, const StoreStats *stats)
+{
+        if (stats->redone_commits)
+                log_note("journal '%s': redid %llu commits of %llu objects in %llu ms", journal,
+                        (unsigned long long)stats->redone_commits,
+                        (unsigned long long)stats->redone_objects,
+                        (unsigned long long)(stats->redo_ns / NSEC_PER_MSEC));
+}
+
+int storage_open(const StorageOptions *options, Storage **ret)
+{
+        _cleanup_(free_p) char *journal = NULL;
+        _cleanup_(storage_close_p) Storage *storage = calloc(1, sizeof *storage);
+        StoreOptions store = {
+                .objects = options->objects,
+                .wake = storage_wake,
+                .failed = storage_failed,
+                .log = storage_log,
+                .data = storage,
+        };
+        StoreStats stats;
+        int r;
+
+        if (!storage || asprintf(&journal, "%s/journal/%s/%u", options->state, options->app,
+                                options->slot) < 0) {
+                journal = NULL;
+                return -ENOMEM;
+        }
+        storage->ring = options->ring;
+        storage->flush.fn = storage_flush;
+        r = disk_ring_new(options->ring, &storage->disk);
+        if (r)
+                return r;
+        r = dir_create(journal, 0750);
+        if (r)
+                return say(journal, r);
+        store.disk = disk_ring_get_disk(storage->disk);
+        store.journal = journal;
+        r = store_open(&store, &storage->store);
+        if (r)
+                return say(journal, r);
+        store_get_stats(storage->store, &stats);
+        say_redone(journal, &stats);
+        r = store_start_background(storage->store);
+        if (r)
+                return r;
+        *ret = TAKE_PTR(storage);
+        return 0;
+}
+
+/* Until the journal is empty, so that whoever takes the slot's objects finds them in their files.
+ */
+static void storage_drain(Storage *storage)
+{
+        uint64_t end = clock_monotonic_ns() + CLOSE_TIMEOUT_NS;
+        int r = 1;
+
+        store_stop_background(storage->store);
+        store_set_draining(storage->store, true);
+        while (clock_monotonic_ns() < end && !store_get_failure(storage->store)) {
+                r = store_background_step(storage->store);
+                if (r < 0 || (r == 0 && store_loop_is_idle(storage->store)))
+                        break;
+                store_loop_flush(storage->store);
+                if (ring_run_once(storage->ring, r ? 0 : CLOSE_STEP_NS) < 0)
+                        break;
+        }
+        if (r)
+                log_note("the journal is not empty yet: the next start redoes the rest");
+}
+
+Storage *storage_close(Storage *storage)
+{
+        if (!storage)
+                return NULL;
+        if (storage->store)
+                storage_drain(storage);
+        store_close(storage->store);
+        disk_ring_free(storage->disk);
+        free(storage);
+        return NULL;
+}
+
+Store *storage_get_store(Storage *storage)
+{
+        return storage->store;
+}
+
+static void no_wake(void *data)
+{
+}
+
+int storage_empty(const char *journal, const char *objects)
+{
+        _cleanup_(store_close_p) Store *store = NULL;
+        StoreOptions options = {
+                .journal = journal,
+                .objects = objects,
+                .wake = no_wake,
+                .failed = storage_failed,
+                .log = storage_log,
+        };
+        StoreStats stats;
+        int r;
+
+        r = store_open(&options, &store);
+        if (r)
+                return say(journal, r);
+        store_get_stats(store, &stats);
+        say_redone(journal, &stats);
+        store_set_draining(store, true);
+        do {
+                r = store_background_step(store);
+                if (r >= 0 && store_loop_run(store) < 0)
+                        r = store_get_failure(store);
+        } while (r > 0);
+        return r;
+}

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * The storage engine of a worker, joined to its loop
+ *
+ * Opens the slot's journal (and with that redoes what the worker before it left), gives its writes
+ * to the ring, runs the background thread, and ends the process when the store has failed: nothing
+ * is answered then, the successor replays (lib/store/store.h, invariant 6). Loop thread.
+ */
+
+#include "lib/loop/ring.h"
+#include "lib/store/store.h"
+
+#define STORAGE_EXIT_FAILED 4 /* exit status: the store has failed */
+
+typedef struct Storage Storage;
+
+typedef struct StorageOptions {
+        Ring *ring;
+        const char *state; /* the journal is <state>/journal/<app>/<slot> */
+        const char *app;
+        unsigned slot;
+        const char *objects;
+} StorageOptions;
+
+/* Blocks while it recovers. 0, or a negative errno after a log line that says what is wrong. */
+int storage_open(const StorageOptions *options, Storage **ret);
+/* No connection is open and no runner inside. Writes out what is flushed, so that the next start
+ * has nothing to redo. */
+Storage *storage_close(Storage *storage);
+DEFINE_CLEANUP(Storage *, storage_close)
+Store *storage_get_store(Storage *storage);
+
+/*
+ * Redoes a journal into the databases and empties it, without a loop: for a slot that no worker
+ * will fill again. 0 or a negative errno after a log line.
+ */
+int storage_empty(const char *journal, const char *objects);
