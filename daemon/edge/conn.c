@@ -275,11 +275,17 @@ static void conn_after_parse(Conn *conn)
                 hand_off_leave(conn);
 }
 
-void conn_process(Conn *conn)
+static void conn_parse_input(Conn *conn)
 {
         size_t used = conn_parse(conn, buf_slice(&conn->input), &conn->fed);
 
-        buf_consume(&conn->input, used);
+        /* An answer that is the last one has thrown away what followed its request. */
+        buf_consume(&conn->input, MIN(used, conn->input.len));
+}
+
+void conn_process(Conn *conn)
+{
+        conn_parse_input(conn);
         conn_after_parse(conn);
 }
 
@@ -305,11 +311,8 @@ static void conn_take_bytes(Conn *conn, Slice bytes)
                 conn_close(conn, true);
                 return;
         }
-        if (conn->state != CONN_LEAVE) {
-                size_t used = conn_parse(conn, buf_slice(&conn->input), &conn->fed);
-
-                buf_consume(&conn->input, used);
-        }
+        if (conn->state != CONN_LEAVE)
+                conn_parse_input(conn);
 }
 
 static void conn_on_eof(Conn *conn)

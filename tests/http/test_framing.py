@@ -386,6 +386,14 @@ class Refusals(EdgeCase):
             self.fail("the connection was reset before the answer was read")
         self.assertEqual(client.answer().status, 413)
 
+    def test_a_pipelined_request_is_refused_with_its_body_behind_it(self):
+        client = self.connect()
+        client.send(b"GET /slow?delay=300 HTTP/1.1\r\nHost: e\r\n\r\n")
+        client.send(b"POST /echo HTTP/1.1\r\nHost: e\r\nContent-Length: 100001\r\n\r\n" + b"x" * 9000)
+        self.assertEqual(client.answer().body, b"slow\n")
+        self.assertEqual(client.answer().status, 413)
+        self.assertEqual(self.connect().get("/hello").status, 200)
+
     def test_our_own_headers_are_refused_from_outside(self):
         client = self.connect()
         answer = client.get("/hello", headers=["x-durabled-object: 00"])
