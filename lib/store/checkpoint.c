@@ -109,14 +109,14 @@ static int write_pages(Node *node, const WalIndex *index, uint32_t safe, bool *r
 static void end_log(Node *node)
 {
         WalIndex index;
+        bool begun, done;
 
         if (!node->captured || !wal_index_read(node, &index))
                 return;
         /* SQLite has begun it anew and written nothing yet. */
-        if (index.max_frame == 0 && node->locks[LOCK_WRITE] == 0)
-                node_drop_wal(node);
-        else if (index.backfilled == index.max_frame && index.max_frame == node->captured &&
-                 wal_index_restart(node))
+        begun = index.max_frame == 0 && node->locks[LOCK_WRITE] == 0;
+        done = index.backfilled == index.max_frame && index.max_frame == node->captured;
+        if (begun || (done && wal_index_restart(node)))
                 node_drop_wal(node);
 }
 

@@ -165,10 +165,7 @@ static int main_control(sqlite3_file *base, int op, void *data)
         case SQLITE_FCNTL_VFSNAME:
                 *(char **)data = sqlite3_mprintf("durable");
                 return SQLITE_OK;
-        case SQLITE_FCNTL_PERSIST_WAL:
-                /* Nothing is removed at close. */
-                *(int *)data = 1;
-                return SQLITE_OK;
+        case SQLITE_FCNTL_PERSIST_WAL: /* nothing is removed at close */
         case SQLITE_FCNTL_POWERSAFE_OVERWRITE:
                 *(int *)data = 1;
                 return SQLITE_OK;

@@ -242,7 +242,8 @@ int wal_read_page(Wal *wal, uint32_t frame, void *page)
 /* Where the page is, or would be. */
 static PageMapEntry *find_entry(const PageMap *map, uint32_t page)
 {
-        size_t at = (page * UINT32_C(2654435761)) & (map->size - 1);
+        uint32_t hash = page * UINT32_C(2654435761);
+        size_t at = hash & (map->size - 1);
 
         while (map->entries[at].page && map->entries[at].page != page)
                 at = (at + 1) & (map->size - 1);
