@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import tempfile
 import threading
 import time
@@ -232,6 +233,48 @@ class Processes(ServiceCase):
                 time.sleep(0.1)
             daemon.start()
             self.assertEqual(daemon.get("/one/count").text, "1")
+
+    def test_another_number_of_workers_finds_what_the_journals_of_the_old_ones_hold(self):
+        with self.service(workers=2) as daemon:
+            for workers in (1, 3, 2):
+                client = daemon.client()
+                before = [int(client.get(f"/object-{n}/count").text) for n in range(16)]
+                for number in range(16):
+                    answer = client.get(f"/object-{number}/add")
+                    self.assertEqual(answer.text, str(before[number] + 1))
+                client.close()
+                pids = [worker["pid"] for worker in daemon.all_workers()]
+                # Workers and supervisor at once: the journals are left as they are.
+                for pid in [daemon.process.pid, *pids]:
+                    os.kill(pid, signal.SIGKILL)
+                daemon.process.wait()
+                while any(os.path.exists(f"/proc/{pid}") for pid in pids):
+                    time.sleep(0.05)
+                daemon.output.close()
+                daemon.workers = workers
+                daemon.start()
+                client = daemon.client()
+                for number in range(16):
+                    answer = client.get(f"/object-{number}/count")
+                    self.assertEqual(answer.text, str(before[number] + 1))
+                client.close()
+            self.assertIn("had another number of workers", daemon.read_output())
+
+    def test_a_database_is_locked_for_others_while_it_is_served_and_whole_after_a_stop(self):
+        with self.service(workers=1) as daemon:
+            for _ in range(5):
+                daemon.get("/one/add")
+            found = [
+                os.path.join(folder, name)
+                for folder, _, names in os.walk(daemon.state + "/objects")
+                for name in names
+            ]
+            self.assertEqual([name[-7:] for name in found], [".sqlite"])
+            with self.assertRaisesRegex(sqlite3.OperationalError, "locked"):
+                sqlite3.connect(found[0], timeout=0.1).execute("SELECT * FROM log")
+            self.assertEqual(daemon.stop(), 0)
+            rows = sqlite3.connect(found[0]).execute("SELECT count(*) FROM log").fetchone()
+            self.assertEqual(rows, (5,))
 
     def test_a_request_in_bytes_a_slow_client_sends_holds_nobody_up(self):
         with self.service(workers=1) as daemon:

@@ -238,10 +238,8 @@ class Service(Daemon):
 
     def start(self, wait=True):
         config = os.path.join(self.state, "durabled.conf")
-        name = json.loads(
-            re.sub(r"(?m)^\s*//.*$", "", open(os.path.join(self.project, "wrangler.jsonc")).read())
-            .replace(",\n}", "\n}")
-        )["name"]
+        with open(os.path.join(self.project, "wrangler.jsonc"), encoding="utf-8") as file:
+            name = re.search(r'"name":\s*"([^"]+)"', file.read()).group(1)
         with open(config, "w", encoding="utf-8") as file:
             file.write(
                 f"[durabled]\nstate={self.state}\nruntime={self.state}/run\n"
