@@ -156,6 +156,7 @@ static int begin_checkpoint(Node *node, WalIndex *index, uint32_t *ret_safe)
                 return -EAGAIN;
         *ret_safe = safe;
         node->locks[LOCK_CKPT] = node->locks[LOCK_READ0] = -1;
+        node->checkpointing = true;
         return clear_file(node);
 }
 
@@ -185,6 +186,7 @@ int node_checkpoint(Node *node, bool *ret_done)
                 *ret_done = safe == node->captured;
         }
         node->locks[LOCK_CKPT] = node->locks[LOCK_READ0] = 0;
+        node->checkpointing = false;
         node->store->stats.checkpoints++;
         if (*ret_done)
                 end_log(node);
@@ -204,6 +206,7 @@ void node_begin_sync(Node *node, NodeSync *ret)
                                       : 0,
                 .file = node->dirty,
                 .entry = node->entry_dirty,
+                .is_void = node->deleted || node->needs_truncate,
         };
         node_unlock(node);
 }
@@ -219,7 +222,10 @@ void node_end_sync(Node *node, const NodeSync *sync)
         /* A log that began anew since was in the file as a whole. */
         done = node->generation == sync->generation ? sync->backfilled : 0;
         store_lock(node->store);
-        node->first_segment = done < node->captured ? node_segment_of(node, done + 1) : NO_SEGMENT;
+        /* DELETE is needed until the file is gone, or empty and synced. */
+        if (!sync->is_void && !node->deleted && !node->needs_truncate)
+                node->first_segment =
+                        done < node->captured ? node_segment_of(node, done + 1) : NO_SEGMENT;
         store_unlock(node->store);
         node_unlock(node);
 }

@@ -125,13 +125,15 @@ static int node_open_file(Node *node, bool create)
         return 0;
 }
 
-static Node *find_locked(Store *store, const char *path)
+static Node *find_locked(Store *store, const char *path, unsigned handles)
 {
         MapNode *map = map_find(&store->nodes, slice_from(path));
         Node *node = map ? CONTAINER_OF(map, Node, map) : NULL;
 
-        if (node)
+        if (node) {
                 node->n_refs++;
+                node->n_handles += handles;
+        }
         return node;
 }
 
@@ -168,7 +170,7 @@ Node *node_find(Store *store, const char *path)
         Node *node;
 
         store_lock(store);
-        node = find_locked(store, path);
+        node = find_locked(store, path, 0);
         store_unlock(store);
         return node;
 }
@@ -189,40 +191,67 @@ static int node_take_up(Node *node, bool create)
         return r;
 }
 
-int node_open(Store *store, const char *path, bool create, Node **ret)
+static int open_new(Store *store, const char *path, bool create, unsigned handles, Node **ret)
 {
-        Node *node = node_find(store, path), *other;
+        Node *node;
         int r;
 
-        if (node) {
-                r = node_take_up(node, create);
-                if (r)
-                        node_unref(node);
-                else
-                        *ret = node;
-                return r;
-        }
         if (strlen(path) - store->objects_len - 1 > JOURNAL_NAME_MAX)
                 return -ENAMETOOLONG;
         node = node_alloc(store, path);
         if (!node)
                 return -ENOMEM;
+        node->n_handles = handles;
         r = node_open_file(node, create);
         if (!r) {
                 store_lock(store);
                 r = node_insert(store, node);
                 store_unlock(store);
         }
-        if (r) {
+        if (r)
                 node_free(node);
-                /* The lock may be that of a node which another thread opened meanwhile. */
-                other = r == -EAGAIN ? node_find(store, path) : NULL;
-                if (!other)
+        else
+                *ret = node;
+        return r;
+}
+
+static int open_any(Store *store, const char *path, bool create, unsigned handles, Node **ret)
+{
+        Node *node;
+        int r;
+
+        store_lock(store);
+        node = find_locked(store, path, handles);
+        store_unlock(store);
+        if (!node) {
+                r = open_new(store, path, create, handles, ret);
+                if (r != -EAGAIN)
                         return r;
-                node = other;
+                /* The lock may be that of a node which another thread opened meanwhile. */
+                store_lock(store);
+                node = find_locked(store, path, handles);
+                store_unlock(store);
+                if (!node)
+                        return r;
         }
-        *ret = node;
-        return 0;
+        r = node_take_up(node, create);
+        if (!r)
+                *ret = node;
+        else if (handles)
+                node_close_handle(node);
+        else
+                node_unref(node);
+        return r;
+}
+
+int node_open(Store *store, const char *path, bool create, Node **ret)
+{
+        return open_any(store, path, create, 0, ret);
+}
+
+int node_open_handle(Store *store, const char *path, bool create, Node **ret)
+{
+        return open_any(store, path, create, 1, ret);
 }
 
 void node_ref(Node *node)
@@ -236,7 +265,7 @@ void node_ref(Node *node)
 static bool node_is_clean(const Node *node)
 {
         return node->first_segment == NO_SEGMENT && !node->captured && !node->dirty &&
-               !node->deleted;
+               !node->deleted && !node->needs_truncate;
 }
 
 bool node_try_free(Node *node)
@@ -257,9 +286,47 @@ void node_unref(Node *node)
         dd_assert(node->n_refs > 0);
         node->n_refs--;
         gone = node_try_free(node);
+        if (node->n_refs == 1)
+                pthread_cond_broadcast(&store->changed);
         store_unlock(store);
         if (gone)
                 node_free(node);
+}
+
+void node_close_handle(Node *node)
+{
+        store_lock(node->store);
+        dd_assert(node->n_handles > 0);
+        node->n_handles--;
+        store_unlock(node->store);
+        node_unref(node);
+}
+
+bool node_has_handles(Node *node)
+{
+        bool has;
+
+        store_lock(node->store);
+        has = node->n_handles > 0;
+        store_unlock(node->store);
+        return has;
+}
+
+/* A checkpoint holds a reference and counts on the log while it is without the mutex. */
+void node_lock_idle(Node *node)
+{
+        Store *store = node->store;
+
+        for (;;) {
+                node_lock(node);
+                if (!node->checkpointing || node_has_handles(node))
+                        return;
+                node_unlock(node);
+                store_lock(store);
+                if (node->n_refs > 1)
+                        pthread_cond_wait(&store->changed, &store->mutex);
+                store_unlock(store);
+        }
 }
 
 uint64_t node_segment_of(const Node *node, uint32_t frame)

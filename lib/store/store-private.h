@@ -114,9 +114,10 @@ struct Node {
         List link; /* of the store's list, in the order of creation */
         Store *store;
         char *path;
-        const char *name; /* path below the objects folder */
-        unsigned n_refs;  /* handles, and who works on it; the store's mutex */
-        uint32_t object;  /* its number in the journal */
+        const char *name;   /* path below the objects folder */
+        unsigned n_refs;    /* handles, and who works on it; the store's mutex */
+        unsigned n_handles; /* of the database; each has a reference; the store's mutex */
+        uint32_t object;    /* its number in the journal */
         atomic_uint_least64_t last_lsn;
         uint64_t first_segment; /* oldest that holds something the synced file lacks */
         bool deleted;           /* DELETE is captured: the file is to be removed */
@@ -149,7 +150,7 @@ struct Node {
         unsigned char **regions;
         int n_regions;
         int locks[SHM_N_LOCKS]; /* -1 exclusive, n shared */
-        bool checkpointing;
+        bool checkpointing;     /* without the mutex, but with the CKPT lock */
 };
 
 struct Store {
@@ -240,6 +241,12 @@ uint64_t journal_get_current(Store *store);
 int node_open(Store *store, const char *path, bool create, Node **ret);
 Node *node_find(Store *store, const char *path); /* with a reference */
 void node_ref(Node *node);
+/* As node_open(), for a connection; given back with node_close_handle(). */
+int node_open_handle(Store *store, const char *path, bool create, Node **ret);
+void node_close_handle(Node *node);
+bool node_has_handles(Node *node);
+/* Takes the mutex when no checkpoint is under way, or there are handles. */
+void node_lock_idle(Node *node);
 /* Frees it when nothing needs it any more. */
 void node_unref(Node *node);
 bool node_try_free(Node *node); /* store's mutex held */
@@ -281,7 +288,7 @@ int node_sync(Node *node);
 typedef struct NodeSync {
         uint64_t generation;
         uint32_t backfilled;
-        bool file, entry;
+        bool file, entry, is_void;
 } NodeSync;
 void node_begin_sync(Node *node, NodeSync *ret);
 void node_end_sync(Node *node, const NodeSync *sync);

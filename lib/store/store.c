@@ -71,24 +71,30 @@ char *store_file_path(Store *store, const char *kind, uint64_t number)
         return path;
 }
 
-/* Makes a folder and its missing parents, each name durable. */
+/*
+ * Makes a folder and its missing parents, each name durable. One that is there may have been made
+ * by a process that was killed before the name was durable, and so may the parent of one that was
+ * missing.
+ */
 int store_make_folder(Disk *disk, const char *path)
 {
         const char *slash = strrchr(path, '/');
         _cleanup_(free_p) char *parent = NULL;
-        int r = disk_mkdir(disk, path);
+        bool is_top = !slash || slash == path;
+        int r = disk_mkdir(disk, path), made = r;
 
-        if (r == -EEXIST)
-                return 0;
         parent = !slash ? strdup(".")
                         : slice_dup(slice_of(path, slash == path ? 1 : (size_t)(slash - path)));
         if (!parent)
                 return -ENOMEM;
-        if (r == -ENOENT && slash && slash != path) {
+        if ((made == 0 || made == -ENOENT) && !is_top) {
                 r = store_make_folder(disk, parent);
-                r = r ?: disk_mkdir(disk, path);
+                if (!r && made)
+                        r = disk_mkdir(disk, path);
         }
-        return r ?: disk_sync_folder(disk, parent);
+        if (r && r != -EEXIST)
+                return r;
+        return disk_sync_folder(disk, parent);
 }
 
 static int set_options(Store *store, const StoreOptions *options)
@@ -336,20 +342,13 @@ int store_delete(Store *store, const char *path)
 {
         Node *node;
         uint64_t size;
-        bool is_used;
         int r = disk_stat_size(store->disk, path, &size);
 
         r = r ?: node_open(store, path, false, &node);
         if (r)
                 return r;
-        store_lock(store);
-        is_used = node->n_refs > 1;
-        store_unlock(store);
-        node_lock(node);
-        if (is_used)
-                r = -EBUSY;
-        else
-                r = capture_delete(node);
+        node_lock_idle(node);
+        r = node_has_handles(node) ? -EBUSY : capture_delete(node);
         if (!r) {
                 node_drop_wal(node);
                 wal_index_drop(node);

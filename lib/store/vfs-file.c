@@ -41,7 +41,7 @@ static int main_close(sqlite3_file *base)
         if (file->has_shm)
                 shm_unmap(base, 0);
         base->pMethods = NULL;
-        node_unref(node);
+        node_close_handle(node);
         store_call_work(store);
         return SQLITE_OK;
 }

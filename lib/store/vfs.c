@@ -54,7 +54,7 @@ static int open_main(sqlite3_vfs *vfs, const char *path, DurableFile *file, int 
                         path + store->objects_len + 1, current + store->objects_len + 1);
                 return SQLITE_CANTOPEN;
         }
-        r = node_open(store, path, flags & SQLITE_OPEN_CREATE, &node);
+        r = node_open_handle(store, path, flags & SQLITE_OPEN_CREATE, &node);
         if (r == -EAGAIN)
                 return SQLITE_BUSY;
         if (r)
