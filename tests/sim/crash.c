@@ -26,12 +26,11 @@ typedef struct Options {
         uint64_t first, n;
         unsigned processes;
         const char *replay;
-        bool verbose, until_failure;
+        bool verbose, trace, until_failure;
 } Options;
 
 #ifdef STORE_SABOTAGE
-/* lib/store/store-private.h: what the engine leaves out, in this build alone. */
-unsigned store_sabotage;
+/* lib/store/store-private.h: what the engine leaves out, in that build alone. */
 extern unsigned store_sabotage;
 
 static const struct {
@@ -92,6 +91,7 @@ static const char usage[] =
         "  --processes N     so many at once (1)\n"
         "  --until-failure   end with the first failure\n"
         "  --verbose         tell each commit and crash\n"
+        "  --trace           tell each write, sync and change of a name as well\n"
         "  --sabotage NAME   leave an invariant of the engine out (a build of its own)\n"
         "  --list-faults     the kinds of faults of the disk\n";
 
@@ -131,6 +131,7 @@ static bool run_seed(const Options *options, uint64_t seed)
         memset(&world, 0, sizeof world);
         world.seed = seed;
         world.verbose = options->verbose;
+        world.trace = options->trace;
         alarm(SEED_SECONDS);
         world_run(&world);
         alarm(0);
@@ -336,6 +337,7 @@ int main(int argc, char **argv)
                 { "replay", required_argument, NULL, 'r' },
                 { "until-failure", no_argument, NULL, 'u' },
                 { "verbose", no_argument, NULL, 'v' },
+                { "trace", no_argument, NULL, 't' },
                 { "list-faults", no_argument, NULL, 'l' },
                 { "list-sabotages", no_argument, NULL, 'L' },
                 { "sabotage", required_argument, NULL, 's' },
@@ -354,6 +356,9 @@ int main(int argc, char **argv)
                 case 'n':
                         good = parse_number(optarg, &options.n);
                         break;
+                case 'p':
+                        good = parse_processes(optarg, &options.processes);
+                        break;
                 case 'r':
                         options.replay = optarg;
                         break;
@@ -362,6 +367,9 @@ int main(int argc, char **argv)
                         break;
                 case 'v':
                         options.verbose = true;
+                        break;
+                case 't':
+                        options.verbose = options.trace = true;
                         break;
                 case 's':
                         good = parse_sabotage(optarg);

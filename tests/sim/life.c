@@ -313,7 +313,7 @@ static void live(World *world)
         world->life++;
         world->stats.lives++;
         world->woken = world->has_work = true;
-        world->steps_left = rng_between(&world->rng, 5, 250);
+        world->steps_left = 5 + rng_below(&world->rng, 64u << rng_below(&world->rng, 5));
         world->runners_left = world->n_runners;
         set_faults(world, is_faulty_seed(world));
         if (rng_chance(&world->rng, 800))
@@ -355,6 +355,7 @@ static void set_up(World *world)
         list_init(&world->waiting);
         r = sim_disk_new(rng_next(rng), &world->disk);
         dd_assert(r == 0);
+        sim_disk_set_trace(world->disk, world->trace);
         sim_disk_set_yield(world->disk, (void (*)(void *))turns_yield, NULL);
         world->n_objects = (unsigned)rng_between(rng, 1, WORLD_OBJECTS);
         world->n_runners = (unsigned)rng_between(rng, 1, WORLD_RUNNERS);
@@ -362,7 +363,7 @@ static void set_up(World *world)
         world->n_segments = (unsigned)rng_between(rng, 3, 6);
         world->queue_max = 1024u * 1024u << rng_below(rng, 3);
         world->wal_heap_max = 8192u << rng_below(rng, 6);
-        world->spill_size = 16384u << rng_below(rng, 4);
+        world->spill_size = 32768u << rng_below(rng, 4);
         world->checkpoint_at = 4u << rng_below(rng, 6);
         for (unsigned i = 0; i < world->n_objects; i++)
                 object_init(&world->objects[i], world, i);

@@ -162,6 +162,8 @@ static int open_db(Object *object, sqlite3 **ret)
                 r = configure(object, db);
         if (r != SQLITE_OK) {
                 judge(object, db, "open", r);
+                if (r == SQLITE_BUSY)
+                        world_fail(object->world, "object %u: open: busy", object->number);
                 sqlite3_close(db);
                 return r;
         }

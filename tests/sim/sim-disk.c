@@ -48,6 +48,7 @@ struct SimDisk {
         bool dead, full, faulted;
         unsigned rates[_SIM_FAULT_MAX];
         const char *liar;
+        bool trace;
         void (*yield)(void *data);
         void *yield_data;
         SimDiskStats stats;
@@ -73,6 +74,15 @@ static char *duplicate(const char *text)
         size_t len = strlen(text) + 1;
 
         return memcpy(sim_allocate(NULL, len), text, len);
+}
+
+static int tell(const SimDisk *sim, const char *what, const char *path, uint64_t offset,
+        uint64_t len, int r)
+{
+        if (sim->trace)
+                printf("#     %s %s %llu+%llu: %d\n", what, path, (unsigned long long)offset,
+                        (unsigned long long)len, r);
+        return r;
 }
 
 static void die(SimDisk *sim)
@@ -293,6 +303,7 @@ static int sim_open(Disk *disk, const char *path, unsigned flags, DiskFile **ret
                         return -ENOSPC;
                 }
                 node = add_node(sim, path, false);
+                tell(sim, "create", path, 0, 0, 0);
                 name_change_add(sim,
                         (NameChange){
                                 .kind = NAME_SET, .to_folder = folder, .to = name, .node = node });
@@ -346,7 +357,7 @@ static void write_part(SimDisk *sim, SimNode *node, const void *data, size_t len
         sim_node_write(node, data, rng_below(&sim->rng, len + 1), offset);
 }
 
-static int sim_write(DiskFile *file, const void *data, size_t len, uint64_t offset, unsigned flags)
+static int do_write(DiskFile *file, const void *data, size_t len, uint64_t offset, unsigned flags)
 {
         SimDisk *sim = file_sim(file);
         SimNode *node = get_file(file)->node;
@@ -380,6 +391,12 @@ static int sim_write(DiskFile *file, const void *data, size_t len, uint64_t offs
         return 0;
 }
 
+static int sim_write(DiskFile *file, const void *data, size_t len, uint64_t offset, unsigned flags)
+{
+        return tell(file_sim(file), flags & DISK_DSYNC ? "write, dsync" : "write",
+                get_file(file)->node->path, offset, len, do_write(file, data, len, offset, flags));
+}
+
 static int sim_truncate(DiskFile *file, uint64_t size)
 {
         SimDisk *sim = file_sim(file);
@@ -395,7 +412,7 @@ static int sim_truncate(DiskFile *file, uint64_t size)
                 return -EIO;
         if (size != node->now.size)
                 sim_node_truncate(node, size);
-        return 0;
+        return tell(sim, "truncate", node->path, 0, size, 0);
 }
 
 static int sim_sync(DiskFile *file)
@@ -409,11 +426,11 @@ static int sim_sync(DiskFile *file)
                 return r;
         if (strikes(sim, SIM_FAULT_SYNC)) {
                 sim_node_lose_sync(node, &sim->rng);
-                return -EIO;
+                return tell(sim, "sync", node->path, 0, 0, -EIO);
         }
         if (!is_lied(sim, node->path))
                 sim_node_sync(node);
-        return 0;
+        return tell(sim, "sync", node->path, 0, 0, 0);
 }
 
 static int sim_file_allocate(DiskFile *file, uint64_t offset, uint64_t len)
@@ -517,6 +534,8 @@ static int sim_poll(Disk *disk)
                 memmove(&sim->submitted[i], &sim->submitted[i + 1],
                         (--sim->n_submitted - i) * sizeof one);
                 r = sim->dead ? -EIO : end_submitted(sim, &one);
+                tell(sim, "submitted", get_file(one.write->file)->node->path, one.write->offset,
+                        one.write->len, r);
                 one.write->fn(one.write, r);
                 told++;
         }
@@ -568,7 +587,7 @@ static int sim_mkdir(Disk *disk, const char *path)
                                      .to_folder = folder,
                                      .to = name,
                                      .node = add_node(sim, path, true) });
-        return 0;
+        return tell(sim, "mkdir", path, 0, 0, 0);
 }
 
 static int sim_rename(Disk *disk, const char *from, const char *to)
@@ -596,7 +615,7 @@ static int sim_rename(Disk *disk, const char *from, const char *to)
                                      .node = node });
         free(node->path);
         node->path = duplicate(to);
-        return 0;
+        return tell(sim, "rename", from, 0, 0, 0);
 }
 
 static int sim_unlink(Disk *disk, const char *path)
@@ -619,7 +638,7 @@ static int sim_unlink(Disk *disk, const char *path)
         name_change_add(sim,
                 (NameChange){
                         .kind = NAME_REMOVE, .from_folder = folder, .from = name, .node = node });
-        return 0;
+        return tell(sim, "unlink", path, 0, 0, 0);
 }
 
 static int sim_list(Disk *disk, const char *path, DiskListFn fn, void *data)
@@ -658,7 +677,7 @@ static int sim_sync_folder(Disk *disk, const char *path)
                 return -ENOTDIR;
         if (!is_lied(sim, path))
                 sync_names(sim, folder);
-        return 0;
+        return tell(sim, "sync_folder", path, 0, 0, 0);
 }
 
 static int sim_sync_all(Disk *disk, const char *path)
@@ -680,7 +699,7 @@ static int sim_sync_all(Disk *disk, const char *path)
         if (fails)
                 return -EIO;
         sync_names(sim, NULL);
-        return 0;
+        return tell(sim, "sync_all", path, 0, 0, 0);
 }
 
 static uint64_t sim_clock_realtime(Disk *disk)
@@ -792,6 +811,11 @@ void sim_disk_set_yield(SimDisk *sim, void (*yield)(void *data), void *data)
 void sim_disk_set_fault(SimDisk *sim, SimFault fault, unsigned rate)
 {
         sim->rates[fault] = rate;
+}
+
+void sim_disk_set_trace(SimDisk *sim, bool trace)
+{
+        sim->trace = trace;
 }
 
 void sim_disk_set_full(SimDisk *sim, bool full)

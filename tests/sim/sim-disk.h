@@ -65,6 +65,8 @@ const char *sim_fault_get_name(SimFault fault);
 void sim_disk_set_yield(SimDisk *sim, void (*yield)(void *data), void *data);
 /* So many of 100,000 operations of the kind fail. */
 void sim_disk_set_fault(SimDisk *sim, SimFault fault, unsigned rate);
+/* Prints what changes something or syncs. */
+void sim_disk_set_trace(SimDisk *sim, bool trace);
 /* No room: everything that makes a file grow fails with -ENOSPC, until it is taken back. */
 void sim_disk_set_full(SimDisk *sim, bool full);
 /* A sabotage: calls of that kind answer 0 and make nothing durable. pattern is a part of the path;

@@ -74,7 +74,7 @@ struct World {
         SimDisk *disk;
         Store *store;
         bool faulty; /* this seed has faults of the disk: errors are excused */
-        bool verbose;
+        bool verbose, trace;
 
         Object objects[WORLD_OBJECTS];
         unsigned n_objects, n_runners;
