@@ -43,6 +43,22 @@ typedef struct Dev {
         int daemon_status;
 } Dev;
 
+static bool is_steering(const char *how)
+{
+        return strcmp(how, "auto") == 0 || strcmp(how, "late") == 0 ||
+               strcmp(how, "address") == 0 || strcmp(how, "off") == 0;
+}
+
+/* A first look at the port; the daemon judges the address. */
+static bool is_endpoint(const char *text)
+{
+        const char *colon = strrchr(text, ':');
+        uint64_t port;
+
+        return colon && colon > text && slice_to_u64(slice_from(colon + 1), &port) && port > 0 &&
+               port <= UINT16_MAX;
+}
+
 static int dev_parse(Dev *dev, int argc, char **argv)
 {
         static const struct option options[] = {
@@ -60,6 +76,12 @@ static int dev_parse(Dev *dev, int argc, char **argv)
         while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
                 switch (c) {
                 case 'l':
+                        if (!is_endpoint(optarg)) {
+                                complain("--listen takes an address and a port, as 127.0.0.1:8787 "
+                                         "or [::1]:8787, not '%s'",
+                                        optarg);
+                                return EXIT_USAGE;
+                        }
                         dev->listen = optarg;
                         break;
                 case 's':
@@ -73,6 +95,10 @@ static int dev_parse(Dev *dev, int argc, char **argv)
                         dev->workers = (unsigned)number;
                         break;
                 case 't':
+                        if (!is_steering(optarg)) {
+                                complain("--steering takes auto, address or off, not '%s'", optarg);
+                                return EXIT_USAGE;
+                        }
                         dev->steering = optarg;
                         break;
                 case 'a':
@@ -109,22 +135,36 @@ static int dev_make_runtime(Dev *dev)
         return dev->runtime ? 0 : -ENOMEM;
 }
 
+/* The state holds secrets and databases: a project's own .gitignore does not know of it. */
+static int dev_ignore_state(const Dev *dev)
+{
+        _cleanup_(free_p) char *path = path_join(dev->state, ".gitignore");
+
+        if (!path)
+                return -ENOMEM;
+        return access(path, F_OK) == 0 ? 0 : file_write_atomic(path, SLICE("*\n"), 0644);
+}
+
 static int dev_make_folders(Dev *dev)
 {
-        _cleanup_(free_p) char *given = dev->state;
+        char *real;
         int r;
 
-        dev->state = NULL;
-        if (!given)
-                given = path_join(dev->directory, ".durabled");
-        if (!given)
+        if (!dev->state)
+                dev->state = path_join(dev->directory, ".durabled");
+        if (!dev->state)
                 return -ENOMEM;
-        r = dir_create(given, 0755);
+        r = dir_create(dev->state, 0755);
         if (r)
                 return r;
-        dev->state = realpath(given, NULL);
-        if (!dev->state)
+        real = realpath(dev->state, NULL);
+        if (!real)
                 return -errno;
+        free(dev->state);
+        dev->state = real;
+        r = dev_ignore_state(dev);
+        if (r)
+                return r;
         r = dev_make_runtime(dev);
         if (r)
                 return r;
@@ -335,6 +375,18 @@ static void print_welcome(Dev *dev)
         fflush(stdout);
 }
 
+/* Of a traceback, which the worker has printed, the line that names the fault. */
+static const char *last_line(const char *text)
+{
+        const char *end = text + strlen(text), *line;
+
+        while (end > text && strchr(" \n", end[-1]))
+                end--;
+        for (line = end; line > text && line[-1] != '\n';)
+                line--;
+        return line;
+}
+
 static void dev_reload(Dev *dev, const char *changed)
 {
         _cleanup_(client_close_p) Client *client = NULL;
@@ -357,7 +409,7 @@ static void dev_reload(Dev *dev, const char *changed)
         if (reply.error) {
                 const char *why = json_string_value(json_object_get(reply.parameters, "message"));
 
-                complain("cannot reload: %s", why ? why : reply.error);
+                complain("cannot reload: %s", why ? last_line(why) : reply.error);
         } else if (dev_wait(dev) == 0) {
                 fprintf(stderr, "reloaded in %llu ms\n",
                         (unsigned long long)((clock_monotonic_ns() - start) / NSEC_PER_MSEC));
@@ -456,9 +508,14 @@ static int dev_run(Dev *dev)
 {
         int r;
 
+        /* Before anything is made: a mistyped folder must stay as it is. */
+        r = project_check(dev->directory);
+        if (r)
+                return r;
         r = dev_make_folders(dev);
         if (r) {
-                complain("cannot make the state folder: %s", strerror(-r));
+                complain("cannot make the state folder '%s': %s",
+                        dev->state ? dev->state : "DIR/.durabled", strerror(-r));
                 return EXIT_FAILED;
         }
         r = dev_prepare(dev, true);
@@ -478,7 +535,9 @@ static int dev_run(Dev *dev)
                 print_welcome(dev);
         else if (dev->daemon <= 0)
                 return dev->daemon_status ? EXIT_FAILED : EXIT_OK;
-        else if (dev->no_reload || dev_is_interrupted(dev, 0))
+        else if (dev_is_interrupted(dev, 0))
+                return EXIT_OK; /* as a Ctrl-C a moment later */
+        else if (dev->no_reload)
                 return EXIT_FAILED;
         else
                 fprintf(stderr,

@@ -136,6 +136,20 @@ static int run_build(Project *project)
         return r ? EXIT_FAILED : 0;
 }
 
+int project_check(const char *directory)
+{
+        _cleanup_(free_p) char *path = path_join(directory, "wrangler.jsonc");
+
+        if (!path)
+                return EXIT_FAILED;
+        if (access(path, F_OK) == 0)
+                return 0;
+        complain("'%s' has no wrangler.jsonc: name a project's folder, or make one with "
+                 "'durablectl init DIR'",
+                directory);
+        return EXIT_FAILED;
+}
+
 int project_prepare(const char *directory, const char *state, bool first, Project **ret)
 {
         _cleanup_(project_free_p) Project *project = calloc(1, sizeof *project);

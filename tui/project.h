@@ -14,6 +14,10 @@ typedef struct Project {
         char *python_path; /* colon separated, "" when there is none */
 } Project;
 
+/* 0, or EXIT_FAILED after saying that directory has no wrangler.jsonc; makes and changes nothing.
+ */
+int project_check(const char *directory);
+
 /*
  * Reads wrangler.jsonc, installs what the project depends on and runs its build command; says on
  * standard error what it does and what it found. 0, or an EXIT_* status after the reason was

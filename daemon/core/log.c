@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 /* Says for sd_journal_sendv() that we name the place in the code ourselves, or not at all. */
 #define SD_JOURNAL_SUPPRESS_LOCATION
@@ -103,6 +104,8 @@ static void send_stderr(LogLevel level, const char *const *fields, const char *m
         else if (level == LOG_WARN)
                 (void)buf_append_string(&buf, "warning: ");
         append_plain(&buf, message, len);
+        if (isatty(STDERR_FILENO))
+                fields = NULL;
         for (size_t i = 0; fields && fields[i] && i < (size_t)2 * FIELDS_MAX; i += 2) {
                 (void)buf_append_string(&buf, i == 0 ? " [" : " ");
                 append_plain(&buf, fields[i], strlen(fields[i]));

@@ -6,10 +6,10 @@
  *
  * Any thread; errno is left as it was. A message is at most 16 KiB; what is longer is cut and
  * marked. On standard error a line is "name: message", with "error: " or "warning: " before the
- * message and the fields in brackets after it; further lines of a message are indented and control
- * characters become "?", so that nothing a client sent looks like a line of ours. Fields are pairs
- * of name and value, ended by NULL, at most 16, under the journal's names (OBJECT_ID, APP, WORKER,
- * ...). A line that the journal does not take goes to standard error.
+ * message and, except on a terminal, the fields in brackets after it; further lines of a message
+ * are indented and control characters become "?", so that nothing a client sent looks like a line
+ * of ours. Fields are pairs of name and value, ended by NULL, at most 16, under the journal's names
+ * (OBJECT_ID, APP, WORKER, ...). A line that the journal does not take goes to standard error.
  */
 
 #include "lib/base/macro.h"

@@ -237,6 +237,19 @@ static bool error_is_known(const Slot *slot)
         return false;
 }
 
+/* What names the fault: the worker has written the whole traceback already. */
+static Slice error_last_line(const Slot *slot)
+{
+        Slice text = slice_from(slot->error ? slot->error : "it gave no reason");
+        size_t at;
+
+        while (text.len > 0 && (text.data[text.len - 1] == '\n' || text.data[text.len - 1] == ' '))
+                text.len--;
+        for (at = text.len; at > 0 && text.data[at - 1] != '\n';)
+                at--;
+        return (Slice){ text.data + at, text.len - at };
+}
+
 static void slot_tell_end(const Slot *slot)
 {
         const char *name = slot->app->config->name;
@@ -248,8 +261,8 @@ static void slot_tell_end(const Slot *slot)
                         log_error("%s/%u: the app cannot be loaded: the same error", name,
                                 slot->index);
                 else
-                        log_error("%s/%u: the app cannot be loaded: %s", name, slot->index,
-                                slot->error ? slot->error : "it gave no reason");
+                        log_error("%s/%u: the app cannot be loaded: %.*s", name, slot->index,
+                                SLICE_FMT(error_last_line(slot)));
         } else if (slot->status < 0) {
                 log_error("%s/%u: process %d was killed by signal %d (%s)", name, slot->index,
                         (int)slot->pid, -slot->status, strsignal(-slot->status));

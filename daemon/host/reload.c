@@ -9,6 +9,7 @@
 
 #define RELOAD_FAILED "io.durabled.Manager.ReloadFailed"
 
+/* durablectl dev prints them itself. */
 static void log_notes(const SupervisorApp *app)
 {
         const Manifest *manifest = app->host->manifest;
@@ -32,7 +33,8 @@ int supervisor_load_apps(Supervisor *supervisor, Catalog *catalog, HostAppError 
                 if (r == 0) {
                         host_app_free(app->host);
                         app->host = TAKE_PTR(app->next);
-                        log_notes(app);
+                        if (!supervisor->config->development)
+                                log_notes(app);
                 } else if (app->next) {
                         app->next = host_app_free(app->next);
                 }
