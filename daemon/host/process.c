@@ -93,6 +93,7 @@ void slot_start(Slot *slot)
         ring_op_init(&slot->boot_op, slot_boot);
         slot->timer.fn = slot_timer;
         free(TAKE_PTR(slot->error));
+        slot->error_told = false;
         slot->exited = false;
         slot->generation = slot->supervisor->generation;
         r = spawn(slot);
@@ -229,7 +230,7 @@ static bool error_is_known(const Slot *slot)
         for (unsigned i = 0; i < slot->app->n_slots; i++) {
                 const Slot *other = &slot->app->slots[i];
 
-                if (other != slot && other->error && slot->error &&
+                if (other != slot && other->error_told && slot->error &&
                         other->generation == slot->generation &&
                         strcmp(other->error, slot->error) == 0)
                         return true;
@@ -250,7 +251,7 @@ static Slice error_last_line(const Slot *slot)
         return (Slice){ text.data + at, text.len - at };
 }
 
-static void slot_tell_end(const Slot *slot)
+static void slot_tell_end(Slot *slot)
 {
         const char *name = slot->app->config->name;
 
@@ -263,6 +264,7 @@ static void slot_tell_end(const Slot *slot)
                 else
                         log_error("%s/%u: the app cannot be loaded: %.*s", name, slot->index,
                                 SLICE_FMT(error_last_line(slot)));
+                slot->error_told = slot->error != NULL;
         } else if (slot->status < 0) {
                 log_error("%s/%u: process %d was killed by signal %d (%s)", name, slot->index,
                         (int)slot->pid, -slot->status, strsignal(-slot->status));

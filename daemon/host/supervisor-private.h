@@ -33,6 +33,7 @@ typedef struct Slot {
         SlotLife life;
         uint64_t generation; /* of the app's code that its worker was started with */
         char *error;         /* why it cannot be loaded; NULL: nothing known */
+        bool error_told;     /* it stands in the log, by this slot or another */
         pid_t pid;           /* 0: no process */
         int pidfd, boot_fd;
         bool exited; /* the process has been waited for */

@@ -172,7 +172,8 @@ static void expect_owners(unsigned n)
                 assert_int_equal(arrival_ipv6(&fixture, fixture.listener->prefix, shard),
                         shard * n / STEER_SHARDS);
         steer_get_counters(fixture.steer, &counters);
-        assert_int_equal(counters.address, sent);
+        /* On a slow machine a SYN is sent again, and chosen for again. */
+        assert_in_range(counters.address, sent, sent + sent / 10);
         assert_int_equal(counters.fallback + counters.refused + counters.lost, 0);
         for (unsigned slot = 0; slot < n; slot++) {
                 steer_get_slot_counters(fixture.steer, slot, &address, &fallback);
