@@ -45,7 +45,7 @@ struct Service {
         Assets *assets;
         Routes *routes;
         Guard guard;
-        uint64_t drain_deadline;
+        char *broken; /* why the app could not be loaded, when that is served */
         void (*loaded)(Service *service, const char *error, void *data);
         void (*drained)(Service *service, void *data);
         void *data;
@@ -433,6 +433,47 @@ static int open_storage(Service *service)
         return storage_open(&options, &service->storage);
 }
 
+static void broken_route(void *data, const HttpHead *head, const EdgePeer *peer, EdgeDecision *ret)
+{
+}
+
+static int broken_serve(void *data, const EdgeDecision *decision, const EdgePeer *peer,
+        Request *request, Response **ret)
+{
+        const Service *service = data;
+        _cleanup_(response_unref_p) Response *response = NULL;
+        int r;
+
+        r = response_new(&response);
+        if (r)
+                return r;
+        response_finish_text(response, 503, service->broken);
+        *ret = TAKE_PTR(response);
+        return 0;
+}
+
+static const EdgeHandler broken_handler = { .route = broken_route, .serve = broken_serve };
+
+int service_serve_error(Service *service, const char *message)
+{
+        EdgeOptions edge = service->boot->edge;
+        int r;
+
+        if (!service->boot->development || service->edge)
+                return -ENOTSUP;
+        if (asprintf(&service->broken, "The app cannot be loaded:\n\n%s\n", message) < 0) {
+                service->broken = NULL;
+                return -ENOMEM;
+        }
+        edge.ring = service->ring;
+        edge.handler = &broken_handler;
+        edge.handler_data = service;
+        r = edge_new(&edge, &service->edge);
+        if (r)
+                return r;
+        return service_listen(service);
+}
+
 static int load_manifest(Service *service)
 {
         _cleanup_(free_p) char *path = path_join(service->boot->directory, "wrangler.jsonc");
@@ -539,6 +580,7 @@ Service *service_free(Service *service)
         storage_close(service->storage);
         free((void *)(uintptr_t)service->runtime_config.bindings);
         manifest_free(service->manifest);
+        free(service->broken);
         boot_view_free(service->boot);
         free(service);
         return NULL;

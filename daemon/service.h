@@ -39,6 +39,11 @@ int service_new(const ServiceOptions *options, Service **ret);
 Service *service_free(Service *service);
 DEFINE_CLEANUP(Service *, service_free)
 
+/*
+ * In development, after loaded() told an error: serves the listeners all the same and answers every
+ * request with 503 and the message, until the process ends. -ENOTSUP outside of development.
+ */
+int service_serve_error(Service *service, const char *message);
 /* Stops accepting, lets what is in flight end until timeout_ns from now, then calls drained(). */
 void service_drain(Service *service, uint64_t timeout_ns);
 /* Counters, a new reference: {edge: {...}, objects: {...}, runtime: {...}}. NULL: memory is out. */

@@ -63,7 +63,11 @@ static void service_loaded(Service *service, const char *error, void *data)
         if (error) {
                 log_error("the app could not be loaded:\n%s", error);
                 worker_tell(worker, json_pack("{s:s,s:s}", "type", "failed", "message", error));
-                worker_end(worker, BOOT_EXIT_APP);
+                /* In development the browser shows why, until a file changes and a reload comes. */
+                if (service_serve_error(service, error) == 0)
+                        worker_tell(worker, json_pack("{s:s}", "type", "ready"));
+                else
+                        worker_end(worker, BOOT_EXIT_APP);
                 return;
         }
         worker->serving = true;

@@ -176,6 +176,45 @@ static void slot_timer(RingTimer *timer)
 
 /* ---- what the worker says ---- */
 
+/* Whether another slot of the app has told the same error: people read it once. */
+static bool error_is_known(const Slot *slot)
+{
+        for (unsigned i = 0; i < slot->app->n_slots; i++) {
+                const Slot *other = &slot->app->slots[i];
+
+                if (other != slot && other->error_told && slot->error &&
+                        other->generation == slot->generation &&
+                        strcmp(other->error, slot->error) == 0)
+                        return true;
+        }
+        return false;
+}
+
+/* What names the fault: the worker has written the whole traceback already. */
+static Slice error_last_line(const Slot *slot)
+{
+        Slice text = slice_from(slot->error ? slot->error : "it gave no reason");
+        size_t at;
+
+        while (text.len > 0 && (text.data[text.len - 1] == '\n' || text.data[text.len - 1] == ' '))
+                text.len--;
+        for (at = text.len; at > 0 && text.data[at - 1] != '\n';)
+                at--;
+        return (Slice){ text.data + at, text.len - at };
+}
+
+static void slot_tell_app_error(Slot *slot)
+{
+        const char *name = slot->app->config->name;
+
+        if (error_is_known(slot))
+                log_error("%s/%u: the app cannot be loaded: the same error", name, slot->index);
+        else
+                log_error("%s/%u: the app cannot be loaded: %.*s", name, slot->index,
+                        SLICE_FMT(error_last_line(slot)));
+        slot->error_told = slot->error != NULL;
+}
+
 static void slot_message(Slot *slot, json_t *message)
 {
         const char *type = json_string_value(json_object_get(message, "type"));
@@ -184,8 +223,12 @@ static void slot_message(Slot *slot, json_t *message)
         if (type && strcmp(type, "ready") == 0 && slot->life.state == SLOT_STARTING) {
                 slot_set_state(&slot->life, SLOT_READY, slot_now(slot));
                 ring_timer_disarm(slot->supervisor->ring, &slot->timer);
-                log_info("%s/%u: ready (process %d)", slot->app->config->name, slot->index,
-                        (int)slot->pid);
+                /* In development it serves its error. */
+                if (slot->error)
+                        slot_tell_app_error(slot);
+                else
+                        log_info("%s/%u: ready (process %d)", slot->app->config->name, slot->index,
+                                (int)slot->pid);
                 supervisor_changed(slot->supervisor);
         } else if (type && strcmp(type, "failed") == 0) {
                 text = json_string_value(json_object_get(message, "message"));
@@ -224,33 +267,6 @@ static bool slot_receive(Slot *slot)
 
 /* ---- the end ---- */
 
-/* Whether another slot of the app has told the same error: people read it once. */
-static bool error_is_known(const Slot *slot)
-{
-        for (unsigned i = 0; i < slot->app->n_slots; i++) {
-                const Slot *other = &slot->app->slots[i];
-
-                if (other != slot && other->error_told && slot->error &&
-                        other->generation == slot->generation &&
-                        strcmp(other->error, slot->error) == 0)
-                        return true;
-        }
-        return false;
-}
-
-/* What names the fault: the worker has written the whole traceback already. */
-static Slice error_last_line(const Slot *slot)
-{
-        Slice text = slice_from(slot->error ? slot->error : "it gave no reason");
-        size_t at;
-
-        while (text.len > 0 && (text.data[text.len - 1] == '\n' || text.data[text.len - 1] == ' '))
-                text.len--;
-        for (at = text.len; at > 0 && text.data[at - 1] != '\n';)
-                at--;
-        return (Slice){ text.data + at, text.len - at };
-}
-
 static void slot_tell_end(Slot *slot)
 {
         const char *name = slot->app->config->name;
@@ -258,13 +274,7 @@ static void slot_tell_end(Slot *slot)
         if (slot->life.state == SLOT_DRAINING) {
                 log_info("%s/%u: stopped", name, slot->index);
         } else if (slot->life.state == SLOT_STARTING && slot->status == BOOT_EXIT_APP) {
-                if (error_is_known(slot))
-                        log_error("%s/%u: the app cannot be loaded: the same error", name,
-                                slot->index);
-                else
-                        log_error("%s/%u: the app cannot be loaded: %.*s", name, slot->index,
-                                SLICE_FMT(error_last_line(slot)));
-                slot->error_told = slot->error != NULL;
+                slot_tell_app_error(slot);
         } else if (slot->status < 0) {
                 log_error("%s/%u: process %d was killed by signal %d (%s)", name, slot->index,
                         (int)slot->pid, -slot->status, strsignal(-slot->status));

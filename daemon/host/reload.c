@@ -115,6 +115,15 @@ static bool reload_slot(Supervisor *supervisor, Slot *slot, bool *ret_failed)
         return slot->life.state == SLOT_READY;
 }
 
+/* Why the new version cannot be loaded, where its workers serve that; or NULL. */
+static const char *first_error(Supervisor *supervisor)
+{
+        for (unsigned i = 0; i < supervisor->n_slots; i++)
+                if (supervisor_get_slot(supervisor, i)->error)
+                        return supervisor_get_slot(supervisor, i)->error;
+        return NULL;
+}
+
 void reload_step(Supervisor *supervisor)
 {
         while (supervisor->reloading && !supervisor->stopping) {
@@ -131,7 +140,7 @@ void reload_step(Supervisor *supervisor)
                         reload_end(supervisor,
                                 slot->error ? slot->error : "the worker ended: see the log");
                 else if (ready == supervisor->n_slots)
-                        reload_end(supervisor, NULL);
+                        reload_end(supervisor, first_error(supervisor));
                 else
                         return;
         }

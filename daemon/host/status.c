@@ -30,6 +30,13 @@ static json_t *stats_part(const json_t *stats, const char *key)
         return json_is_object(part) ? json_incref(part) : json_null();
 }
 
+/* A worker that serves nothing but why its app cannot be loaded has failed. */
+static const char *state_of(const Slot *slot)
+{
+        return slot_state_name(
+                slot->life.state == SLOT_READY && slot->error ? SLOT_FAILED : slot->life.state);
+}
+
 static json_t *status_worker(const Slot *slot, const json_t *stats)
 {
         const Supervisor *supervisor = slot->supervisor;
@@ -37,10 +44,10 @@ static json_t *status_worker(const Slot *slot, const json_t *stats)
 
         steer_get_slot_counters(supervisor->steer, slot_number(slot), &address, &fallback);
         return json_pack("{s:i, s:i, s:s, s:f, s:i, s:I, s:o, s:{s:I, s:I}, s:o, s:o, s:o}", "slot",
-                (int)slot->index, "pid", (int)slot->pid, "state", slot_state_name(slot->life.state),
-                "since_s", (double)(ring_now(supervisor->ring) - slot->life.since) / NSEC_PER_SEC,
-                "restarts", (int)slot->life.restarts, "version", (json_int_t)slot->generation,
-                "error", slot->error ? json_string(slot->error) : json_null(), "steered", "address",
+                (int)slot->index, "pid", (int)slot->pid, "state", state_of(slot), "since_s",
+                (double)(ring_now(supervisor->ring) - slot->life.since) / NSEC_PER_SEC, "restarts",
+                (int)slot->life.restarts, "version", (json_int_t)slot->generation, "error",
+                slot->error ? json_string(slot->error) : json_null(), "steered", "address",
                 (json_int_t)address, "fallback", (json_int_t)fallback, "edge",
                 stats_part(stats, "edge"), "objects", stats_part(stats, "objects"), "runtime",
                 stats_part(stats, "runtime"));

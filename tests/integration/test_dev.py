@@ -69,6 +69,11 @@ class Dev(unittest.TestCase):
             self.eventually(daemon, "one")
             self.write("src/index.py", "import nothing_of_this_name\n")
             daemon.wait_output("No module named 'nothing_of_this_name'")
+            end = time.monotonic() + 30
+            while daemon.get("/").status != 503:
+                self.assertLess(time.monotonic(), end, "the mistake is not shown")
+                time.sleep(0.1)
+            self.assertIn("nothing_of_this_name", daemon.get("/").text)
             self.write("src/index.py", MAIN.replace("VERSION", "mended"))
             self.eventually(daemon, "mended")
 
