@@ -17,10 +17,14 @@ typedef struct Change {
         unsigned char data[];
 } Change;
 
+typedef struct Image {
+        unsigned char *data;
+        size_t size, room;
+} Image;
+
 typedef struct Inode {
         unsigned n_refs;
-        unsigned char *now, *durable;
-        size_t now_size, durable_size, now_room;
+        Image now, durable;
         Change *changes, **tail;
         DiskFile *locker;
 } Inode;
@@ -74,8 +78,8 @@ static void inode_unref(MemoryDisk *memory, Inode *inode)
                 inode->changes = change->next;
                 free(change);
         }
-        free(inode->now);
-        free(inode->durable);
+        free(inode->now.data);
+        free(inode->durable.data);
         free(inode);
 }
 
@@ -86,24 +90,16 @@ static Inode *inode_ref(Inode *inode)
         return inode;
 }
 
-static void resize(unsigned char **data, size_t *size, size_t want)
+/* Grows by doubling: segments are large. There is memory even for nothing. */
+static void resize(Image *image, size_t want)
 {
-        *data = must(realloc(*data, want + 1));
-        if (want > *size)
-                memset(*data + *size, 0, want - *size);
-        *size = want;
-}
-
-/* The volatile image grows by doubling: segments are large. */
-static void resize_now(Inode *inode, size_t want)
-{
-        if (want > inode->now_room || !inode->now) {
-                inode->now_room = MAX(want, inode->now_room * 2);
-                inode->now = must(realloc(inode->now, inode->now_room + 1));
+        if (want > image->room || !image->data) {
+                image->room = MAX(want, image->room * 2);
+                image->data = must(realloc(image->data, image->room + 1));
         }
-        if (want > inode->now_size)
-                memset(inode->now + inode->now_size, 0, want - inode->now_size);
-        inode->now_size = want;
+        if (want > image->size)
+                memset(image->data + image->size, 0, want - image->size);
+        image->size = want;
 }
 
 static Change *inode_record(Inode *inode, uint64_t offset, const void *data, size_t len)
@@ -122,7 +118,7 @@ static void change_play(const Change *change, Inode *inode, MemoryDisk *toss)
 {
         if (change->is_truncate) {
                 if (!toss || get_random(toss) & 1)
-                        resize(&inode->durable, &inode->durable_size, change->offset);
+                        resize(&inode->durable, change->offset);
                 return;
         }
         for (size_t at = 0; at < change->len;) {
@@ -130,9 +126,9 @@ static void change_play(const Change *change, Inode *inode, MemoryDisk *toss)
                 size_t n = MIN(change->len - at, (size_t)(SECTOR - offset % SECTOR));
 
                 if (!toss || get_random(toss) & 1) {
-                        if (offset + n > inode->durable_size)
-                                resize(&inode->durable, &inode->durable_size, offset + n);
-                        memcpy(inode->durable + offset, change->data + at, n);
+                        if (offset + n > inode->durable.size)
+                                resize(&inode->durable, offset + n);
+                        memcpy(inode->durable.data + offset, change->data + at, n);
                 }
                 at += n;
         }
@@ -301,12 +297,12 @@ static int memory_read(DiskFile *file, void *data, size_t len, uint64_t offset, 
 {
         MemoryDisk *memory = lock_disk(file->disk);
         Inode *inode = ((MemoryFile *)file)->inode;
-        size_t n = offset >= inode->now_size ? 0 : MIN(len, inode->now_size - (size_t)offset);
+        size_t n = offset >= inode->now.size ? 0 : MIN(len, inode->now.size - (size_t)offset);
 
         if (is_stale(memory, file))
                 return unlock_disk(memory, -EIO);
         if (n)
-                memcpy(data, inode->now + offset, n);
+                memcpy(data, inode->now.data + offset, n);
         *ret_len = n;
         return unlock_disk(memory, 0);
 }
@@ -321,9 +317,9 @@ static int write_inode(MemoryDisk *memory, Inode *inode, const void *data, size_
         if (r)
                 len /= 2;
         if (len) {
-                if (offset + len > inode->now_size)
-                        resize_now(inode, offset + len);
-                memcpy(inode->now + offset, data, len);
+                if (offset + len > inode->now.size)
+                        resize(&inode->now, offset + len);
+                memcpy(inode->now.data + offset, data, len);
                 inode_record(inode, offset, data, len);
                 if (!r && (flags & DISK_DSYNC))
                         inode_settle(inode, NULL);
@@ -349,7 +345,7 @@ static int memory_truncate(DiskFile *file, uint64_t size)
         int r = is_stale(memory, file) ? -EIO : count_whole(memory);
 
         if (!r) {
-                resize_now(inode, size);
+                resize(&inode->now, size);
                 inode_record(inode, size, NULL, 0);
         }
         return unlock_disk(memory, r);
@@ -372,8 +368,8 @@ static int memory_allocate(DiskFile *file, uint64_t offset, uint64_t len)
         Inode *inode = ((MemoryFile *)file)->inode;
         int r = is_stale(memory, file) ? -EIO : count_whole(memory);
 
-        if (!r && offset + len > inode->now_size) {
-                resize_now(inode, offset + len);
+        if (!r && offset + len > inode->now.size) {
+                resize(&inode->now, offset + len);
                 inode_record(inode, offset + len, NULL, 0);
         }
         return unlock_disk(memory, r);
@@ -385,7 +381,7 @@ static int memory_get_size(DiskFile *file, uint64_t *ret)
 
         if (is_stale(memory, file))
                 return unlock_disk(memory, -EIO);
-        *ret = ((MemoryFile *)file)->inode->now_size;
+        *ret = ((MemoryFile *)file)->inode->now.size;
         return unlock_disk(memory, 0);
 }
 
@@ -445,7 +441,7 @@ static int memory_stat_size(Disk *disk, const char *path, uint64_t *ret)
         int r = memory->cut ? -EIO : !inode ? -ENOENT : inode == &memory->folder ? -EISDIR : 0;
 
         if (!r)
-                *ret = inode->now_size;
+                *ret = inode->now.size;
         return unlock_disk(memory, r);
 }
 
@@ -669,9 +665,9 @@ void memory_disk_crash(MemoryDisk *memory, MemoryCrash crash)
                                 free(change);
                         }
                 inode_settle(inode, crash == CRASH_TEAR ? memory : NULL);
-                resize_now(inode, inode->durable_size);
-                if (inode->durable_size)
-                        memcpy(inode->now, inode->durable, inode->durable_size);
+                resize(&inode->now, inode->durable.size);
+                if (inode->durable.size)
+                        memcpy(inode->now.data, inode->durable.data, inode->durable.size);
                 inode->locker = NULL;
         }
         memory->submitted = NULL;
@@ -697,9 +693,9 @@ unsigned char *memory_disk_find(MemoryDisk *memory, const char *path, size_t *re
 
         if (!inode || inode == &memory->folder)
                 return NULL;
-        resize_now(inode, inode->now_size);
-        *ret_size = inode->now_size;
-        return inode->now;
+        resize(&inode->now, inode->now.size);
+        *ret_size = inode->now.size;
+        return inode->now.data;
 }
 
 size_t memory_disk_get_open(const MemoryDisk *memory)
