@@ -12,6 +12,10 @@
  */
 
 #define SYNC_ONE_BY_ONE 16u
+/* Closed objects that wait for the sync which a segment's end brings anyway. */
+#define CLOSED_MAX 1024u
+/* After something failed that may succeed later, such as a write without room. */
+#define RETRY_SECONDS 1
 
 /* The next node for which `want` is true, with a reference; the list turns, so that each gets its
  * turn. */
@@ -33,14 +37,14 @@ static Node *next_node(Store *store, bool (*want)(const Node *node, uint64_t dat
                         found = list_entry(link, Node, link);
         }
         if (found)
-                found->n_refs++;
+                node_ref(found);
         store_unlock(store);
         return found;
 }
 
 static bool wants_delete(const Node *node, uint64_t flushed)
 {
-        return node->n_refs == 0 && node->deleted && node->deleted_lsn <= flushed;
+        return node->n_refs == 0 && node->deleted && atomic_load(&node->last_lsn) <= flushed;
 }
 
 static int remove_file(Node *node)
@@ -95,7 +99,7 @@ static int step_segment(Store *store)
         if (!store->no_segment_logged)
                 store_log(store, LOG_ERR, "no further segment of the journal can be made: %s",
                         strerror(-r));
-        store->no_segment_logged = true;
+        store->no_segment_logged = store->retry = true;
         return 0;
 }
 
@@ -136,6 +140,7 @@ static void log_checkpoint(Node *node, int error)
         bool known = node->checkpoint_failed;
 
         node->checkpoint_failed = error != 0;
+        node->store->retry |= error != 0;
         if (error && !known)
                 store_log(node->store, LOG_ERR,
                         "%s: commits cannot be written to the file, they stay in the journal: %s",
@@ -157,19 +162,22 @@ static int checkpoint(Node *node, bool *ret_done)
         return r > 0;
 }
 
-static bool wants_checkpoint(const Node *node, uint64_t data)
+/* A log is due when it is long, when nobody has it open, and when all logs together are too much.
+ */
+static bool wants_checkpoint(const Node *node, uint64_t crowded)
 {
-        Store *store = node->store;
+        uint32_t captured = atomic_load(&node->captured);
 
-        return (node->captured >= store->options.checkpoint_at ||
-                       (node->captured && !node->n_refs) || node->needs_truncate ||
-                       (node->captured && atomic_load(&store->draining))) &&
-               (SABOTAGED(SABOTAGE_WAL_RULE) ||
-                       atomic_load(&node->last_lsn) <= atomic_load(&store->flushed));
+        if (node->needs_truncate)
+                return atomic_load(&node->last_lsn) <= atomic_load(&node->store->flushed);
+        return captured &&
+               (captured >= node->store->options.checkpoint_at || !node->n_refs || crowded);
 }
 
 static int step_checkpoint(Store *store)
 {
+        uint64_t crowded = atomic_load(&store->draining) ||
+                           atomic_load(&store->wal_bytes) > store->options.wal_total_max;
         size_t n;
         int r = 0;
 
@@ -177,7 +185,7 @@ static int step_checkpoint(Store *store)
         n = store->nodes.len;
         store_unlock(store);
         for (size_t i = 0; i < n && r == 0; i++) {
-                Node *node = next_node(store, wants_checkpoint, 0);
+                Node *node = next_node(store, wants_checkpoint, crowded);
                 bool done;
 
                 if (!node)
@@ -208,7 +216,7 @@ static uint64_t choose_target(Store *store)
                 oldest = NO_SEGMENT;
         store_unlock(store);
         if (atomic_load(&store->draining))
-                return live ? current : 0;
+                return live && oldest != NO_SEGMENT ? current - (oldest < current) : 0;
         if (oldest == NO_SEGMENT || oldest == current || live <= journal->n_segments / 2)
                 return 0;
         return oldest;
@@ -228,8 +236,8 @@ static void retired_done(Retired *retired)
         free(retired->syncs);
 }
 
-/* All nodes that the target holds, each with a reference. */
-static int list_retired(Store *store, uint64_t target, Retired *ret)
+/* All nodes that the target holds, or that only a sync keeps, each with a reference. */
+static int list_retired(Store *store, uint64_t target, bool closed, Retired *ret)
 {
         int r = 0;
 
@@ -241,9 +249,10 @@ static int list_retired(Store *store, uint64_t target, Retired *ret)
         list_for_each(link, &store->node_list) {
                 Node *node = list_entry(link, Node, link);
 
-                if (r || node->first_segment > target)
+                if (r || node->first_segment > target || node->deleted ||
+                        (closed && (node->n_refs || node->captured)))
                         continue;
-                node->n_refs++;
+                node_ref(node);
                 ret->nodes[ret->n++] = node;
         }
         store_unlock(store);
@@ -262,7 +271,9 @@ static int sync_all(Store *store, Retired *retired)
                 store_fail(store, r, "the objects' file system cannot be synced: %s", strerror(-r));
                 return r;
         }
+        store_lock(store);
         store->stats.syncs++;
+        store_unlock(store);
         for (size_t i = 0; i < retired->n; i++)
                 node_end_sync(retired->nodes[i], &retired->syncs[i]);
         return 0;
@@ -279,17 +290,32 @@ static int sync_retired(Store *store, Retired *retired)
         return r;
 }
 
-/* A reader pins what the target holds: its file is synced, the rest is written anew. */
+static bool is_held(Node *node, uint64_t target)
+{
+        bool held;
+
+        store_lock(node->store);
+        held = node->first_segment <= target;
+        store_unlock(node->store);
+        return held;
+}
+
+/*
+ * Its file is synced, and the target still holds something of it. Where a reader pins that, it is
+ * written anew; 1 when it waits for a flush instead.
+ */
 static int copy_forward(Node *node)
 {
         WalIndex index;
-        int r = -EAGAIN;
+        int r = 0;
 
-        if (SABOTAGED(SABOTAGE_COPY_FORWARD))
-                return 0;
         node_lock(node);
-        if (!node->txn_first && !node->deleted && node->captured && wal_index_read(node, &index) &&
-                index.max_frame == node->captured && index.backfilled < index.max_frame)
+        if (node->txn_first || !wal_index_read(node, &index) || index.max_frame != node->captured ||
+                !node->captured)
+                r = 1;
+        else if (index.backfilled < index.max_frame && node_get_durable(node) <= index.backfilled)
+                r = 1;
+        else if (index.backfilled < index.max_frame && !SABOTAGED(SABOTAGE_COPY_FORWARD))
                 r = capture_copy(node, index.backfilled, index.n_pages);
         node_unlock(node);
         return r;
@@ -312,41 +338,51 @@ static uint64_t find_low(Store *store)
         return low;
 }
 
-/* Waits for the flush of what the target holds: 1 when there is such. */
-static bool must_wait(Store *store, const Retired *retired)
+static void wait_for_flush(Store *store)
 {
-        uint64_t flushed = atomic_load(&store->flushed);
-        bool wait = false;
-
-        for (size_t i = 0; i < retired->n; i++)
-                wait |= atomic_load(&retired->nodes[i]->last_lsn) > flushed;
-        if (!wait)
-                return false;
         store_lock(store);
         store->work_waits = true;
         store_unlock(store);
         journal_wake(store);
-        return true;
+}
+
+/* Each node's log is written once a round, one in a step; 0 when all have been. */
+static int write_retired(Store *store, Retired *retired)
+{
+        for (size_t i = 0; i < retired->n; i++) {
+                Node *node = retired->nodes[i];
+                bool done;
+                int r;
+
+                if (node->retire_round == store->retire_round)
+                        continue;
+                node->retire_round = store->retire_round;
+                r = checkpoint(node, &done);
+                if (r)
+                        return r;
+        }
+        store->retire_round++;
+        return 0;
 }
 
 static int retire_nodes(Store *store, uint64_t target, Retired *retired)
 {
-        int r = 0;
+        bool wait = false;
+        int r = write_retired(store, retired);
 
-        for (size_t i = 0; i < retired->n; i++) {
-                bool done;
+        r = r ?: sync_retired(store, retired);
+        for (size_t i = 0; !r && i < retired->n; i++) {
+                int copied;
 
-                r = checkpoint(retired->nodes[i], &done);
-                if (r)
-                        return r;
+                /* Forward is into the current segment. */
+                if (!is_held(retired->nodes[i], target) || target >= journal_get_current(store))
+                        continue;
+                copied = copy_forward(retired->nodes[i]);
+                wait |= copied > 0;
+                store->retry |= copied < 0;
         }
-        if (must_wait(store, retired))
-                return 0;
-        r = sync_retired(store, retired);
-        for (size_t i = 0; !r && i < retired->n; i++)
-                if (retired->nodes[i]->first_segment <= target &&
-                        target < journal_get_current(store))
-                        copy_forward(retired->nodes[i]);
+        if (wait)
+                wait_for_flush(store);
         return r;
 }
 
@@ -359,7 +395,7 @@ static int step_retire(Store *store)
 
         if (!target)
                 return 0;
-        r = list_retired(store, target, &retired);
+        r = list_retired(store, target, false, &retired);
         r = r ?: retire_nodes(store, target, &retired);
         if (r)
                 return r == -ENOMEM ? 0 : r;
@@ -371,6 +407,25 @@ static int step_retire(Store *store)
                 return 0;
         journal_set_low(store, low);
         return 1;
+}
+
+/* Objects that nobody has open, and that only a sync keeps in memory with a descriptor each. */
+static int step_closed(Store *store)
+{
+        _cleanup_(retired_done) Retired retired = {};
+        unsigned n_closed;
+        int r;
+
+        store_lock(store);
+        n_closed = store->n_closed;
+        store_unlock(store);
+        if (n_closed <= (atomic_load(&store->draining) ? 0 : CLOSED_MAX))
+                return 0;
+        r = list_retired(store, NO_SEGMENT - 1, true, &retired);
+        if (r || !retired.n)
+                return 0;
+        r = sync_retired(store, &retired);
+        return r == -ENOMEM ? 0 : r ?: 1;
 }
 
 /* Nothing can be done for those who wait for room. */
@@ -391,6 +446,7 @@ int store_background_step(Store *store)
                 step_segment,
                 step_retire,
                 step_checkpoint,
+                step_closed,
                 step_spill,
         };
         int r = atomic_load(&store->failure);
@@ -408,23 +464,43 @@ void store_set_draining(Store *store, bool draining)
         store_call_work(store);
 }
 
+/* Until there is work, or a while when something is to be tried again. */
+static bool wait_for_work(Store *store)
+{
+        struct timespec until;
+        bool retry = store->retry, stop;
+        int r = 0;
+
+        store->retry = false;
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_sec += RETRY_SECONDS;
+        store_lock(store);
+        while (!r && !store->stop_background && store->work_seen == store->work_calls)
+                r = retry ? pthread_cond_timedwait(&store->changed, &store->mutex, &until)
+                          : pthread_cond_wait(&store->changed, &store->mutex);
+        store->work_seen = store->work_calls;
+        stop = store->stop_background;
+        store_unlock(store);
+        return !stop;
+}
+
 static void *run_background(void *data)
 {
         Store *store = data;
+        bool go_on = true;
 
-        for (;;) {
+        while (go_on && !atomic_load(&store->failure)) {
                 int r = store_background_step(store);
-                bool stop;
 
+                if (r <= 0) {
+                        go_on = wait_for_work(store);
+                        continue;
+                }
                 store_lock(store);
-                while (r <= 0 && !store->stop_background && store->work_seen == store->work_calls)
-                        pthread_cond_wait(&store->changed, &store->mutex);
-                store->work_seen = store->work_calls;
-                stop = store->stop_background;
+                go_on = !store->stop_background;
                 store_unlock(store);
-                if (stop || atomic_load(&store->failure))
-                        return NULL;
         }
+        return NULL;
 }
 
 int store_start_background(Store *store)

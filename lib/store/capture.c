@@ -315,6 +315,16 @@ static int append_frames(
         return r ?: append_commit(&maker, first, last, record, ret);
 }
 
+/* The newer pair stays until it is durable: an object that commits all the time has one that is. */
+static void note_durable(Node *node, uint32_t frame, uint64_t lsn)
+{
+        if (node->durable[1].lsn > atomic_load(&node->store->flushed))
+                return;
+        node->durable[0] = node->durable[1];
+        node->durable[1].frame = frame;
+        node->durable[1].lsn = lsn;
+}
+
 int capture_commit(Node *node, uint32_t upto)
 {
         Store *store = node->store;
@@ -329,10 +339,12 @@ int capture_commit(Node *node, uint32_t upto)
                 return r;
         node->txn_first = first;
         node->txn_lsn = lsn;
-        node->captured = upto;
+        note_durable(node, upto, lsn);
+        atomic_store(&node->captured, upto);
         node->needs_create = false;
         store_lock(store);
         store->stats.commits++;
+        store->work_waits |= upto >= store->options.checkpoint_at;
         store_unlock(store);
         return 0;
 }
@@ -393,7 +405,9 @@ void capture_settle(Node *node)
 
         if (node->txn_first && !(is_there && is_published(node, &index)) &&
                 !SABOTAGED(SABOTAGE_CANCEL)) {
-                node->captured = node->txn_first - 1;
+                atomic_store(&node->captured, node->txn_first - 1);
+                /* Nothing is known of the frames that come in their place. */
+                memset(node->durable, 0, sizeof node->durable);
                 /* A database of which nothing is left begins once more. */
                 node->needs_create = node->is_new && node->captured == 0;
                 r = capture_cancel(node);
@@ -452,7 +466,6 @@ int capture_delete(Node *node)
         } while (r == -ESTALE);
         if (r)
                 return r;
-        node->deleted = true;
-        node->deleted_lsn = lsn;
+        atomic_store(&node->deleted, true);
         return 0;
 }

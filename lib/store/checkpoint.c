@@ -81,7 +81,8 @@ static int write_page(Node *node, const PageFrame *at, unsigned char *buffer)
                                   (uint64_t)(at->page - 1) * node->wal.page_size, 0);
 }
 
-static int write_pages(Node *node, const WalIndex *index, uint32_t safe, bool *ret_first)
+static int write_pages(
+        Node *node, const WalIndex *index, uint32_t safe, bool *ret_first, uint64_t *ret_n)
 {
         _cleanup_(free_p) unsigned char *buffer = malloc(node->wal.page_size);
         _cleanup_(free_p) PageFrame *pages = NULL;
@@ -98,7 +99,7 @@ static int write_pages(Node *node, const WalIndex *index, uint32_t safe, bool *r
                         continue;
                 r = write_page(node, &pages[i], buffer);
                 *ret_first |= pages[i].page == 1;
-                node->store->stats.checkpointed_pages++;
+                ++*ret_n;
         }
         if (!r && safe == index->max_frame)
                 r = disk_truncate(node->file, (uint64_t)index->n_pages * node->wal.page_size);
@@ -120,38 +121,33 @@ static void end_log(Node *node)
                 node_drop_wal(node);
 }
 
-/* Invariant 2: false while something of the object is not yet durable. */
-static bool may_write(const Node *node)
-{
-        Store *store = node->store;
-
-        return SABOTAGED(SABOTAGE_WAL_RULE) ||
-               atomic_load(&store->flushed) >= atomic_load(&node->last_lsn);
-}
-
-/* Under the node's mutex: takes the locks; 0 when there is something to write, else -EAGAIN or,
- * when all is done, -EALREADY. */
+/*
+ * Under the node's mutex: takes the locks; 0 when there is something to write, else -EAGAIN or,
+ * when all is done, -EALREADY. Invariant 2: never beyond what is durable.
+ */
 static int begin_checkpoint(Node *node, WalIndex *index, uint32_t *ret_safe)
 {
         uint32_t safe;
 
         if (atomic_load(&node->store->failure))
                 return -EIO;
-        if (!may_write(node) || node->txn_first)
+        if (node->txn_first || node->deleted)
                 return -EAGAIN;
-        if (!node->captured && node->needs_truncate)
+        if (!node->captured) {
+                if (atomic_load(&node->last_lsn) > atomic_load(&node->store->flushed))
+                        return -EAGAIN;
                 return clear_file(node) ?: -EALREADY;
-        if (!node->captured)
-                return -EALREADY;
+        }
         if (node->locks[LOCK_CKPT] || !wal_index_read(node, index))
                 return -EAGAIN;
         if (index->max_frame != node->captured)
                 return index->max_frame == 0 ? -EALREADY : -EAGAIN;
         if (index->backfilled >= index->max_frame)
                 return -EALREADY;
-        if (node->locks[LOCK_READ0])
+        safe = node_get_durable(node);
+        if (safe <= index->backfilled || node->locks[LOCK_READ0])
                 return -EAGAIN;
-        safe = wal_index_get_safe(node, index->max_frame);
+        safe = wal_index_get_safe(node, safe);
         if (safe <= index->backfilled)
                 return -EAGAIN;
         *ret_safe = safe;
@@ -165,6 +161,7 @@ int node_checkpoint(Node *node, bool *ret_done)
         WalIndex index = {};
         bool has_first = false;
         uint32_t safe = 0;
+        uint64_t n_pages = 0;
         int r;
 
         node_lock(node);
@@ -175,7 +172,7 @@ int node_checkpoint(Node *node, bool *ret_done)
         *ret_done = r == -EALREADY;
         if (!safe)
                 return r == -EALREADY || r == -EAGAIN ? 0 : r;
-        r = r ?: write_pages(node, &index, safe, &has_first);
+        r = r ?: write_pages(node, &index, safe, &has_first, &n_pages);
         node_lock(node);
         if (!r) {
                 wal_index_set_backfilled(node, safe);
@@ -187,10 +184,13 @@ int node_checkpoint(Node *node, bool *ret_done)
         }
         node->locks[LOCK_CKPT] = node->locks[LOCK_READ0] = 0;
         node->checkpointing = false;
-        node->store->stats.checkpoints++;
         if (*ret_done)
                 end_log(node);
         node_unlock(node);
+        store_lock(node->store);
+        node->store->stats.checkpoints++;
+        node->store->stats.checkpointed_pages += n_pages;
+        store_unlock(node->store);
         return r ?: 1;
 }
 
@@ -260,7 +260,9 @@ int node_sync(Node *node)
                 store_fail(store, r, "%s: cannot be synced: %s", node->name, strerror(-r));
                 return r;
         }
+        store_lock(store);
         store->stats.syncs += sync.file;
+        store_unlock(store);
         node_end_sync(node, &sync);
         return 0;
 }

@@ -104,6 +104,8 @@ static int next_segment(Journal *journal)
         if (slot < 0)
                 return -ENOSPC;
         journal->segments[slot].state = SEGMENT_LIVE;
+        /* The next one, and an old one's end, are the background's. */
+        CONTAINER_OF(journal, Store, journal)->work_waits = true;
         journal->segments[slot].number = ++journal->last_segment;
         journal->current = (unsigned)slot;
         journal->offset = 0;
@@ -428,12 +430,12 @@ static void on_written(DiskWrite *write, int result)
         journal->in_flight = NULL;
         work = store->work_waits;
         if (!result) {
+                store->work_waits = false;
                 count_flush(store, batch);
                 if (batch->last_lsn)
                         atomic_store(&store->flushed, batch->last_lsn);
                 journal->queued -= batch->len - BATCH_HEADER_SIZE;
                 work |= free_segments(store, batch->low);
-                store->work_waits = false;
         }
         batch_recycle(journal, batch);
         pthread_cond_broadcast(&store->changed);

@@ -63,7 +63,10 @@ static Node *node_alloc(Store *store, const char *path)
 
 void node_free(Node *node)
 {
+        uint64_t before = wal_memory(&node->wal);
+
         wal_reset(&node->wal);
+        node_count_wal(node, before);
         wal_index_drop(node);
         page_map_clear(&node->bases);
         free(node->bases.entries);
@@ -125,13 +128,19 @@ static int node_open_file(Node *node, bool create)
         return 0;
 }
 
+void node_ref(Node *node)
+{
+        node->store->n_closed -= node->n_refs == 0;
+        node->n_refs++;
+}
+
 static Node *find_locked(Store *store, const char *path, unsigned handles)
 {
         MapNode *map = map_find(&store->nodes, slice_from(path));
         Node *node = map ? CONTAINER_OF(map, Node, map) : NULL;
 
         if (node) {
-                node->n_refs++;
+                node_ref(node);
                 node->n_handles += handles;
         }
         return node;
@@ -254,13 +263,6 @@ int node_open_handle(Store *store, const char *path, bool create, Node **ret)
         return open_any(store, path, create, 1, ret);
 }
 
-void node_ref(Node *node)
-{
-        store_lock(node->store);
-        node->n_refs++;
-        store_unlock(node->store);
-}
-
 /* Everything is in the file and the file is synced, or there never was anything. */
 static bool node_is_clean(const Node *node)
 {
@@ -274,6 +276,7 @@ bool node_try_free(Node *node)
                 return false;
         map_remove(&node->store->nodes, &node->map);
         list_unlink(&node->link);
+        node->store->n_closed--;
         return true;
 }
 
@@ -285,6 +288,7 @@ void node_unref(Node *node)
         store_lock(store);
         dd_assert(node->n_refs > 0);
         node->n_refs--;
+        store->n_closed += node->n_refs == 0;
         gone = node_try_free(node);
         if (node->n_refs == 1)
                 pthread_cond_broadcast(&store->changed);
@@ -338,12 +342,39 @@ uint64_t node_segment_of(const Node *node, uint32_t frame)
         return segment;
 }
 
+void node_begin_log(Node *node)
+{
+        page_map_clear(&node->bases);
+        atomic_store(&node->captured, 0);
+        memset(node->durable, 0, sizeof node->durable);
+        node->last_header = node->txn_first = 0;
+        node->n_marks = 0;
+        node->generation++;
+}
+
+void node_count_wal(Node *node, uint64_t before)
+{
+        atomic_fetch_add(&node->store->wal_bytes, wal_memory(&node->wal) - before);
+}
+
 /* The log is empty: nobody reads from it and all of it is in the file, or void. */
 void node_drop_wal(Node *node)
 {
+        uint64_t before = wal_memory(&node->wal);
+
         wal_reset(&node->wal);
-        page_map_clear(&node->bases);
-        node->captured = node->last_header = 0;
-        node->n_marks = 0;
-        node->generation++;
+        node_count_wal(node, before);
+        node_begin_log(node);
+}
+
+uint32_t node_get_durable(const Node *node)
+{
+        uint64_t flushed = atomic_load(&node->store->flushed);
+
+        if (flushed >= atomic_load(&node->last_lsn) || SABOTAGED(SABOTAGE_WAL_RULE))
+                return atomic_load(&node->captured);
+        for (int i = 1; i >= 0; i--)
+                if (node->durable[i].lsn <= flushed)
+                        return node->durable[i].frame;
+        return 0;
 }

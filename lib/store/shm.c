@@ -267,11 +267,16 @@ int shm_unmap(sqlite3_file *base, int delete)
         DurableFile *file = (DurableFile *)base;
         Node *node = file->node;
 
+        bool settled;
+
         node_lock(node);
-        if (file->exclusive & 1u << LOCK_WRITE)
+        settled = file->exclusive & 1u << LOCK_WRITE;
+        if (settled)
                 capture_settle(node);
         unlock_bits(file, (1u << SHM_N_LOCKS) - 1);
         file->has_shm = false;
         node_unlock(node);
+        if (settled)
+                journal_wake(node->store);
         return SQLITE_OK;
 }

@@ -119,28 +119,33 @@ struct Node {
         unsigned n_handles; /* of the database; each has a reference; the store's mutex */
         uint32_t object;    /* its number in the journal */
         atomic_uint_least64_t last_lsn;
-        uint64_t first_segment; /* oldest that holds something the synced file lacks */
-        bool deleted;           /* DELETE is captured: the file is to be removed */
-        uint64_t deleted_lsn;
+        uint64_t first_segment; /* oldest that holds something the synced file lacks; the store's */
+        uint64_t retire_round;  /* of the last try to write it for a segment's sake */
+        atomic_bool deleted;    /* DELETE is captured: the file is to be removed */
 
         pthread_mutex_t mutex;
         DiskFile *file;
         uint64_t size; /* of the database as its file would have it, in bytes */
         uint32_t page_size;
-        bool is_new;         /* nothing of the file counts: page 1 is the template's */
-        bool needs_create;   /* CREATE must come before the next record */
-        bool needs_truncate; /* the file holds what CREATE made void */
-        bool dirty;          /* written since it was synced */
-        bool entry_dirty;    /* its name may not be durable */
+        bool is_new;                /* nothing of the file counts: page 1 is the template's */
+        bool needs_create;          /* CREATE must come before the next record */
+        atomic_bool needs_truncate; /* the file holds what CREATE made void */
+        bool dirty;                 /* written since it was synced */
+        bool entry_dirty;           /* its name may not be durable */
         bool checkpoint_failed;
 
         Wal wal;
         char *overflow_path;
         PageMap bases;
         uint64_t bases_segment; /* the segment that bases are of */
-        uint32_t captured;      /* frames of this generation in the journal */
-        uint32_t last_header;   /* frame whose header was written last in this transaction */
-        uint32_t txn_first;     /* captured in this write transaction: its first frame, or 0 */
+        atomic_uint captured;   /* frames of this generation in the journal */
+        /* Frames that are durable when the LSN is, the newer pair to come after the older. */
+        struct {
+                uint32_t frame;
+                uint64_t lsn;
+        } durable[2];
+        uint32_t last_header; /* frame whose header was written last in this transaction */
+        uint32_t txn_first;   /* captured in this write transaction: its first frame, or 0 */
         uint64_t txn_lsn;
         uint64_t generation; /* of the WAL */
         SegmentMark *marks;
@@ -168,19 +173,20 @@ struct Store {
         List node_list;
         uint32_t last_object;
         List spills;
-        uint64_t last_file; /* number of spill and overflow files */
-        bool stuck;         /* no room, and the background can make none */
-        unsigned n_room_waiters;
+        uint64_t last_file;                /* number of spill and overflow files */
+        bool stuck;                        /* no room, and the background can make none */
+        unsigned n_room_waiters, n_closed; /* n_closed: nodes that no handle needs */
         StoreStats stats;
         char failure_text[256];
 
-        atomic_uint_least64_t flushed, captured;
+        atomic_uint_least64_t flushed, captured, wal_bytes;
         atomic_int failure;
         List waiters; /* loop thread */
 
         /* The background's. */
         atomic_bool draining;
-        bool no_segment_logged;
+        uint64_t retire_round;
+        bool no_segment_logged, retry; /* something failed that may succeed later */
         pthread_t background;
         bool has_background, stop_background;
         bool work_waits;                /* a flush is to call for work */
@@ -240,7 +246,7 @@ uint64_t journal_get_current(Store *store);
 /* node.c */
 int node_open(Store *store, const char *path, bool create, Node **ret);
 Node *node_find(Store *store, const char *path); /* with a reference */
-void node_ref(Node *node);
+void node_ref(Node *node);                       /* store's mutex held */
 /* As node_open(), for a connection; given back with node_close_handle(). */
 int node_open_handle(Store *store, const char *path, bool create, Node **ret);
 void node_close_handle(Node *node);
@@ -255,6 +261,12 @@ void node_first_page(const Node *node, unsigned char *page, size_t len, size_t o
 /* The segment of a captured frame. */
 uint64_t node_segment_of(const Node *node, uint32_t frame);
 void node_drop_wal(Node *node);
+/* A new generation of the log begins, or the log is dropped. */
+void node_begin_log(Node *node);
+/* The frames of the log that are durable, at least. */
+uint32_t node_get_durable(const Node *node);
+/* The store's count of the memory of logs. */
+void node_count_wal(Node *node, uint64_t before);
 
 /* capture.c; the node's mutex is held. */
 /* Frames after captured up to `upto` are a commit. */

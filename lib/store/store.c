@@ -11,6 +11,7 @@
 #define SEGMENTS_MAX 100
 #define QUEUE_DEFAULT (UINT64_C(64) << 20)
 #define WAL_HEAP_DEFAULT (UINT64_C(16) << 20)
+#define WAL_TOTAL_DEFAULT (UINT64_C(64) << 20)
 #define SPILL_DEFAULT (UINT64_C(16) << 20)
 #define CHECKPOINT_DEFAULT 128
 
@@ -106,6 +107,7 @@ static int set_options(Store *store, const StoreOptions *options)
         o->n_segments = o->n_segments ?: SEGMENTS_DEFAULT;
         o->queue_max = o->queue_max ?: QUEUE_DEFAULT;
         o->wal_heap_max = o->wal_heap_max ?: WAL_HEAP_DEFAULT;
+        o->wal_total_max = o->wal_total_max ?: WAL_TOTAL_DEFAULT;
         o->spill_size = o->spill_size ?: SPILL_DEFAULT;
         o->checkpoint_at = o->checkpoint_at ?: CHECKPOINT_DEFAULT;
         if (o->segment_size < SEGMENT_SIZE_MIN || o->segment_size % DISK_BLOCK ||
@@ -222,6 +224,7 @@ void store_get_stats(Store *store, StoreStats *ret)
         ret->flushed_lsn = atomic_load(&store->flushed);
         ret->captured_lsn = atomic_load(&store->captured);
         ret->queued_bytes = store->journal.queued;
+        ret->wal_bytes = atomic_load(&store->wal_bytes);
         list_for_each(link, &store->node_list) {
                 Node *node = list_entry(link, Node, link);
 

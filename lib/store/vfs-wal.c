@@ -40,21 +40,13 @@ static int wal_file_read(sqlite3_file *base, void *data, int len, sqlite3_int64 
         return got < (size_t)len ? SQLITE_IOERR_SHORT_READ : SQLITE_OK;
 }
 
-/* The log begins anew: all of it before is in the file, or was never captured. */
-static void begin_generation(Node *node)
-{
-        page_map_clear(&node->bases);
-        node->captured = node->last_header = node->txn_first = 0;
-        node->n_marks = 0;
-        node->generation++;
-}
-
 static void note_write(Node *node, size_t len, uint64_t offset)
 {
         uint64_t at;
 
+        /* The log begins anew: all of it before is in the file, or was never captured. */
         if (offset < WAL_HEADER_SIZE)
-                return begin_generation(node);
+                return node_begin_log(node);
         at = offset - WAL_HEADER_SIZE;
         if (len == WAL_FRAME_HEADER_SIZE && at % wal_frame_size(&node->wal) == 0)
                 node->last_header = (uint32_t)(at / wal_frame_size(&node->wal)) + 1;
@@ -63,15 +55,18 @@ static void note_write(Node *node, size_t len, uint64_t offset)
 static int wal_file_write(sqlite3_file *base, const void *data, int len, sqlite3_int64 offset)
 {
         Node *node = get_node(base);
+        uint64_t before;
         int r;
 
         node_lock(node);
+        before = wal_memory(&node->wal);
         /* A captured commit that SQLite has not published would be written over. */
         if (offset < WAL_HEADER_SIZE && node->txn_first)
                 capture_settle(node);
         r = wal_write(&node->wal, data, (size_t)len, (uint64_t)offset);
         if (!r)
                 note_write(node, (size_t)len, (uint64_t)offset);
+        node_count_wal(node, before);
         node_unlock(node);
         return vfs_map_error(r, SQLITE_IOERR_WRITE);
 }
@@ -103,6 +98,9 @@ static int wal_file_sync(sqlite3_file *base, int flags)
 
                 node_lock(node);
                 frame = find_commit(node);
+                /* A second commit under one WRITE lock: the first has been published. */
+                if (frame && node->txn_first)
+                        capture_settle(node);
                 r = frame ? capture_commit(node, frame) : 0;
                 node_unlock(node);
         } while ((r == -EAGAIN || r == -ENOSPC) && !journal_wait_room(node->store, r));
