@@ -19,7 +19,8 @@ const Command commands[] = {
                 "  --state DIR          where objects and settings are kept (default "
                 "DIR/.durabled)\n"
                 "  --workers N          worker processes (default: one per core)\n"
-                "  --steering HOW       how connections find their worker: auto, address, off\n"
+                "  --steering HOW       how connections find their worker: auto, address, late, "
+                "off\n"
                 "  --create-admin       make Django's first admin and print its password\n"
                 "  --no-reload          do not watch the project's files\n\n"
                 "DIR (default: the current folder) holds wrangler.jsonc. Needs no privileges: "
@@ -91,6 +92,7 @@ static const Command *find_command(const char *name)
 int main(int argc, char **argv)
 {
         const Command *command;
+        char name[64];
 
         if (argc < 2) {
                 print_help();
@@ -122,5 +124,8 @@ int main(int argc, char **argv)
                         print_command_help(command);
                         return EXIT_OK;
                 }
+        /* As getopt() says it in its messages. */
+        snprintf(name, sizeof name, "durablectl %s", command->name);
+        argv[1] = name;
         return command->run(argc - 1, argv + 1);
 }

@@ -47,6 +47,29 @@ static int question_parse(int argc, char **argv, Question *ret)
         return 0;
 }
 
+/* The error's last word, and what it is about: "NoSuchClass: class Shop". */
+static void complain_of_reply(const VarlinkReply *reply)
+{
+        const char *why = json_string_value(json_object_get(reply->parameters, "message"));
+        const char *name = strrchr(reply->error, '.');
+        const char *key;
+        json_t *value;
+
+        name = name ? name + 1 : reply->error;
+        if (why) {
+                complain("%s: %s", name, why);
+                return;
+        }
+        json_object_foreach(reply->parameters, key, value)
+        {
+                if (json_is_string(value)) {
+                        complain("%s: %s '%s'", name, key, json_string_value(value));
+                        return;
+                }
+        }
+        complain("the daemon refused: %s", reply->error);
+}
+
 static int ask(const Question *question, const char *method, json_t *parameters, json_t **ret)
 {
         _cleanup_(client_close_p) Client *client = NULL;
@@ -70,9 +93,7 @@ static int ask(const Question *question, const char *method, json_t *parameters,
                 return EXIT_FAILED;
         }
         if (reply.error) {
-                const char *why = json_string_value(json_object_get(reply.parameters, "message"));
-
-                complain("%s: %s", why ? why : "the daemon refused", reply.error);
+                complain_of_reply(&reply);
                 varlink_reply_done(&reply);
                 return EXIT_FAILED;
         }
@@ -165,6 +186,8 @@ int command_reload(int argc, char **argv)
         r = question_parse(argc, argv, &question);
         if (!r)
                 r = ask(&question, "io.durabled.Manager.Reload", NULL, &answer);
+        if (!r && !question.json)
+                printf("reloaded\n");
         return r;
 }
 

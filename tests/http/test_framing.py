@@ -389,7 +389,8 @@ class Refusals(EdgeCase):
     def test_a_pipelined_request_is_refused_with_its_body_behind_it(self):
         client = self.connect()
         client.send(b"GET /slow?delay=300 HTTP/1.1\r\nHost: e\r\n\r\n")
-        client.send(b"POST /echo HTTP/1.1\r\nHost: e\r\nContent-Length: 100001\r\n\r\n" + b"x" * 9000)
+        client.send(
+            b"POST /echo HTTP/1.1\r\nHost: e\r\nContent-Length: 100001\r\n\r\n" + b"x" * 9000)
         self.assertEqual(client.answer().body, b"slow\n")
         self.assertEqual(client.answer().status, 413)
         self.assertEqual(self.connect().get("/hello").status, 200)

@@ -74,6 +74,7 @@ class Dev(unittest.TestCase):
                 self.assertLess(time.monotonic(), end, "the mistake is not shown")
                 time.sleep(0.1)
             self.assertIn("nothing_of_this_name", daemon.get("/").text)
+            self.assertNotIn("durabled_host", daemon.get("/").text)
             self.write("src/index.py", MAIN.replace("VERSION", "mended"))
             self.eventually(daemon, "mended")
 

@@ -92,6 +92,14 @@ static PyObject *take_exception(void)
 #endif
 }
 
+/* In words for the app's author; NULL where durabled_host is not there to find them. */
+static PyObject *explain(PyObject *error)
+{
+        _cleanup_(py_decref_p) PyObject *module = PyImport_ImportModule("durabled_host");
+
+        return module ? PyObject_CallMethod(module, "explain", "O", error) : NULL;
+}
+
 char *interpreter_take_error(void)
 {
         _cleanup_(py_decref_p) PyObject *error = take_exception(), *lines = NULL, *text = NULL,
@@ -101,9 +109,13 @@ char *interpreter_take_error(void)
 
         if (!error)
                 return strdup("unknown error");
-        module = PyImport_ImportModule("traceback");
-        if (module)
-                lines = PyObject_CallMethod(module, "format_exception", "O", error);
+        lines = explain(error);
+        if (!lines) {
+                PyErr_Clear();
+                module = PyImport_ImportModule("traceback");
+                if (module)
+                        lines = PyObject_CallMethod(module, "format_exception", "O", error);
+        }
         empty = PyUnicode_FromString("");
         if (lines && empty)
                 text = PyUnicode_Join(empty, lines);

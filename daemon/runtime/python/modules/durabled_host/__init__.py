@@ -24,6 +24,7 @@ __all__ = [
     "cancel",
     "current_object",
     "evict",
+    "explain",
     "load",
     "require_object",
     "resume",
@@ -39,6 +40,24 @@ def load(config):
     # The hot calls are bound once, so that a step costs no look-up in a package.
     global start, resume
     start, resume = driver.start, driver.resume
+
+
+def explain(error):
+    """Why the app cannot be loaded, for its author: lines as traceback.format_exception() makes."""
+    import os
+    import traceback
+
+    if isinstance(error, AppError):
+        return [str(error)]
+    ours = os.path.dirname(os.path.abspath(__file__))
+    trace = error.__traceback__
+    # The way to the app's own code, through us and the import system, says nothing to its author.
+    while trace is not None:
+        name = trace.tb_frame.f_code.co_filename
+        if not name.startswith((ours, "<frozen ")):
+            break
+        trace = trace.tb_next
+    return traceback.format_exception(error.with_traceback(trace))
 
 
 def start(event):
