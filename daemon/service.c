@@ -156,6 +156,13 @@ static void service_route(void *data, const HttpHead *head, const EdgePeer *peer
                 return;
         }
         shard = peer->origin == EDGE_ADDRESS ? shard_of_address(service, &peer->local) : -1;
+        if (peer->origin == EDGE_ADDRESS && shard < 0) {
+                /* Without the kernel's program this group takes what is none of its own. */
+                ret->action = EDGE_REFUSE;
+                ret->status = 421;
+                ret->message = "this is no object's address";
+                return;
+        }
         if (find_route(service, head->authority, head->path, &target)) {
                 if (!target.route)
                         shard = shard < 0 ? target.shard : shard;

@@ -82,6 +82,11 @@ class Steering(unittest.TestCase):
             for number in range(OBJECTS):
                 answer = daemon.get(f"/t/tenant-{number}/increment/")
                 self.assertEqual(answer.json()["value"], 1)
+            # User space goes by the address as well, and takes no other than an object's.
+            where = daemon.address_of("fixture-tenants", "TenantDO", "tenant-1")["ipv4"]
+            if where:
+                self.assertEqual(Client(daemon.port, where).get("/t/tenant-1/").status, 200)
+                self.assertEqual(Client(daemon.port, "127.9.9.9").get("/t/tenant-1/").status, 421)
 
 
 if __name__ == "__main__":
