@@ -200,6 +200,55 @@ static int node_take_up(Node *node, bool create)
         return r;
 }
 
+static int run_checkpoint(const char *path)
+{
+        sqlite3 *db = NULL;
+        int rc = sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, "unix");
+
+        if (rc == SQLITE_OK)
+                rc = sqlite3_exec(db, "PRAGMA wal_checkpoint(TRUNCATE)", NULL, NULL, NULL);
+        /* The last connection removes the log. */
+        if (sqlite3_close(db) != SQLITE_OK && rc == SQLITE_OK)
+                rc = SQLITE_BUSY;
+        return rc == SQLITE_OK ? 0 : (rc & 0xff) == SQLITE_BUSY ? -EAGAIN : -EUCLEAN;
+}
+
+/*
+ * A log beside a file that no journal knows of: the file comes from another program, or from a
+ * service without a journal. What is in it goes into the file, and the log for good: if it came
+ * back after a crash it would be written over newer commits.
+ */
+static int fold_foreign_log(Store *store, const char *path)
+{
+        _cleanup_(free_p) char *log = NULL, *folder = NULL;
+        const char *slash = strrchr(path, '/');
+        uint64_t size;
+        int r;
+
+        if (asprintf(&log, "%s-wal", path) < 0)
+                return -ENOMEM;
+        r = disk_stat_size(store->disk, log, &size);
+        if (r)
+                return r == -ENOENT ? 0 : r;
+        folder = slice_dup(slice_of(path, (size_t)(slash - path)));
+        if (!folder)
+                return -ENOMEM;
+        /* Beside no file it is a log of nothing. */
+        if (size && disk_stat_size(store->disk, path, &size) != -ENOENT)
+                r = run_checkpoint(path);
+        if (r) {
+                store_log(store, LOG_ERR,
+                        "%s: a log of another program cannot be read into the "
+                        "database: %s",
+                        log, strerror(-r));
+                return r;
+        }
+        r = disk_unlink(store->disk, log);
+        if (r && r != -ENOENT)
+                return r;
+        return disk_sync_folder(store->disk, folder);
+}
+
 static int open_new(Store *store, const char *path, bool create, unsigned handles, Node **ret)
 {
         Node *node;
@@ -211,7 +260,8 @@ static int open_new(Store *store, const char *path, bool create, unsigned handle
         if (!node)
                 return -ENOMEM;
         node->n_handles = handles;
-        r = node_open_file(node, create);
+        r = fold_foreign_log(store, path);
+        r = r ?: node_open_file(node, create);
         if (!r) {
                 store_lock(store);
                 r = node_insert(store, node);

@@ -19,6 +19,8 @@
 #define LOCK_LEN 512u
 #define IMAGES_MAX (UINT64_C(64) << 20)
 #define SYNC_ONE_BY_ONE 16u
+/* Descriptors at a time; more files than that are closed in between, written but not synced. */
+#define FILES_MAX 512u
 
 typedef struct RedoFile {
         MapNode map;
@@ -47,7 +49,7 @@ typedef struct Redo {
         Store *store;
         Map files;
         List file_list;
-        size_t n_files;
+        size_t n_files, n_open;
         RedoFile **objects; /* by number */
         size_t n_objects;
         VoidRange *voids;
@@ -251,38 +253,6 @@ static bool is_void(const Redo *redo, const RedoFile *file, const Record *record
         return false;
 }
 
-static int open_file(Redo *redo, RedoFile *file, bool create)
-{
-        int r;
-
-        if (file->file)
-                return 0;
-        r = disk_open(redo->store->disk, file->path, create ? DISK_CREATE : 0, &file->file);
-        if (r == -ENOENT && create) {
-                char *slash = strrchr(file->path, '/');
-
-                *slash = '\0';
-                r = store_make_folder(redo->store->disk, file->path);
-                *slash = '/';
-                r = r ?: disk_open(redo->store->disk, file->path, DISK_CREATE, &file->file);
-        }
-        if (r == -ENOENT) {
-                store_log(redo->store, LOG_ERR,
-                        "%s is missing, but the journal has commits for it: put it back; nothing "
-                        "was changed",
-                        file->path);
-                return -EUCLEAN;
-        }
-        r = r ?: disk_lock(file->file, LOCK_OFFSET, LOCK_LEN);
-        if (r == -EAGAIN) {
-                store_log(redo->store, LOG_ERR,
-                        "%s is locked by another program; the journal must be replayed into it",
-                        file->path);
-                return -EBUSY;
-        }
-        return r;
-}
-
 static int write_images(Redo *redo, RedoFile *file)
 {
         MapNode *map;
@@ -312,6 +282,79 @@ static int write_all_images(Redo *redo)
                         break;
         }
         return r;
+}
+
+static int close_files(Redo *redo)
+{
+        int r = write_all_images(redo);
+
+        list_for_each(link, &redo->file_list) {
+                RedoFile *file = list_entry(link, RedoFile, link);
+
+                if (!r)
+                        file->file = disk_close(file->file);
+        }
+        if (!r)
+                redo->n_open = 0;
+        return r;
+}
+
+/* A log beside the file is an outsider's, who came while nobody held the lock. The journal is what
+ * counts. */
+static int remove_foreign_log(Redo *redo, const RedoFile *file)
+{
+        _cleanup_(free_p) char *path = NULL;
+        int r;
+
+        if (asprintf(&path, "%s-wal", file->path) < 0)
+                return -ENOMEM;
+        r = disk_unlink(redo->store->disk, path);
+        if (!r)
+                store_log(redo->store, LOG_WARNING,
+                        "%s: another program's log, left while the service was down, is removed: "
+                        "what it holds is not in the database",
+                        path);
+        return r == -ENOENT ? 0 : r;
+}
+
+static int make_file(Redo *redo, RedoFile *file)
+{
+        char *slash = strrchr(file->path, '/');
+        int r;
+
+        *slash = '\0';
+        r = store_make_folder(redo->store->disk, file->path);
+        *slash = '/';
+        return r ?: disk_open(redo->store->disk, file->path, DISK_CREATE, &file->file);
+}
+
+static int open_file(Redo *redo, RedoFile *file, bool create)
+{
+        int r = 0;
+
+        if (file->file)
+                return 0;
+        if (redo->n_open >= FILES_MAX)
+                r = close_files(redo);
+        r = r ?: disk_open(redo->store->disk, file->path, create ? DISK_CREATE : 0, &file->file);
+        if (r == -ENOENT && create)
+                r = make_file(redo, file);
+        if (r == -ENOENT) {
+                store_log(redo->store, LOG_ERR,
+                        "%s is missing, but the journal has commits for it: put it back; nothing "
+                        "was changed",
+                        file->path);
+                return -EUCLEAN;
+        }
+        redo->n_open += r == 0;
+        r = r ?: disk_lock(file->file, LOCK_OFFSET, LOCK_LEN);
+        if (r == -EAGAIN) {
+                store_log(redo->store, LOG_ERR,
+                        "%s is locked by another program; the journal must be replayed into it",
+                        file->path);
+                return -EBUSY;
+        }
+        return r ?: remove_foreign_log(redo, file);
 }
 
 /* The image of a page; a new one holds what the file has where `is_base` asks for it, else zeros.
@@ -497,7 +540,8 @@ static int finish_file(Redo *redo, RedoFile *file)
         if (!file->is_touched)
                 return 0;
         redo->store->stats.redone_objects++;
-        r = write_images(redo, file);
+        r = open_file(redo, file, false);
+        r = r ?: write_images(redo, file);
         if (!r && file->db_pages)
                 r = disk_truncate(file->file, (uint64_t)file->db_pages * file->page_size);
         return r;

@@ -44,7 +44,7 @@ struct MemoryDisk {
         Disk disk;
         pthread_mutex_t mutex;
         Name *names;
-        size_t n_names, n_open;
+        size_t n_names, n_open, n_open_most;
         Inode folder;
         uint64_t calls, fail_call, cut_call, boot, now, random;
         int fail_error;
@@ -276,6 +276,7 @@ static int memory_open(Disk *disk, const char *path, unsigned flags, DiskFile **
         file = must(calloc(1, sizeof *file));
         *file = (MemoryFile){ { disk }, inode_ref(inode), memory->boot };
         memory->n_open++;
+        memory->n_open_most = MAX(memory->n_open_most, memory->n_open);
         *ret = &file->file;
         return unlock_disk(memory, 0);
 }
@@ -671,6 +672,7 @@ void memory_disk_crash(MemoryDisk *memory, MemoryCrash crash)
                 inode->locker = NULL;
         }
         memory->submitted = NULL;
+        memory->n_open_most = memory->n_open;
         memory->boot++;
         memory->cut = false;
         memory->cut_call = 0;
@@ -701,4 +703,9 @@ unsigned char *memory_disk_find(MemoryDisk *memory, const char *path, size_t *re
 size_t memory_disk_get_open(const MemoryDisk *memory)
 {
         return memory->n_open;
+}
+
+size_t memory_disk_get_open_most(const MemoryDisk *memory)
+{
+        return memory->n_open_most;
 }

@@ -41,5 +41,6 @@ void memory_disk_advance(MemoryDisk *memory, uint64_t ns);
 
 /* The bytes of a file as they are now, to look at and to damage; NULL when there is none. */
 unsigned char *memory_disk_find(MemoryDisk *memory, const char *path, size_t *ret_size);
-/* Number of files open. */
+/* Number of files open, and the most there have been since the last crash. */
 size_t memory_disk_get_open(const MemoryDisk *memory);
+size_t memory_disk_get_open_most(const MemoryDisk *memory);

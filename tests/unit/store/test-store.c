@@ -154,6 +154,108 @@ static void a_long_reader_does_not_stop_the_journal(void **state)
         check_after_crash("aa01", 600);
 }
 
+static void an_object_that_commits_all_the_time_is_written_all_the_same(void **state)
+{
+        sqlite3 *db = world_connect(&world, "aa01");
+        StoreStats stats;
+
+        run(db, "CREATE TABLE t(a)");
+        for (int i = 0; i < 2000; i++) {
+                store_loop_run(world.store);
+                /* The last commit is never durable when the background looks. */
+                run(db, "INSERT INTO t VALUES(hex(randomblob(500)))");
+                assert_true(store_flushed(world.store) <
+                            store_object_lsn(world.store, object_path("aa01")));
+                store_background_step(world.store);
+        }
+        store_get_stats(world.store, &stats);
+        assert_true(stats.checkpoints > 10);
+        assert_true(stats.retired_segments >= 1);
+        assert_int_equal(rows(db), 2000);
+        disconnect(db);
+        store_loop_run(world.store);
+        check_after_crash("aa01", 2000);
+}
+
+static void all_logs_together_have_a_limit(void **state)
+{
+        sqlite3 *dbs[40];
+        StoreStats stats;
+        char name[16];
+
+        world_stop(&world);
+        world.options.wal_total_max = 256 << 10;
+        world_start(&world);
+        for (int i = 0; i < 40; i++) {
+                snprintf(name, sizeof name, "dd%02d", i);
+                dbs[i] = world_connect(&world, name);
+                run(dbs[i], "CREATE TABLE t(a)");
+                for (int k = 0; k < 10; k++)
+                        run(dbs[i], "INSERT INTO t VALUES(hex(randomblob(2000)))");
+                world_settle(&world);
+        }
+        store_get_stats(world.store, &stats);
+        assert_true(stats.wal_bytes <= 256 << 10);
+        for (int i = 0; i < 40; i++) {
+                assert_int_equal(rows(dbs[i]), 10);
+                disconnect(dbs[i]);
+        }
+}
+
+static void closed_objects_do_not_pile_up(void **state)
+{
+        StoreStats stats;
+        char name[16];
+
+        for (int i = 0; i < 1200; i++) {
+                sqlite3 *db;
+
+                snprintf(name, sizeof name, "%04x", i);
+                db = world_connect(&world, name);
+                run(db, "CREATE TABLE t(a)");
+                disconnect(db);
+                if (i % 50 == 0)
+                        world_settle(&world);
+        }
+        world_settle(&world);
+        store_get_stats(world.store, &stats);
+        assert_true(stats.objects <= 1024);
+        world_crash(&world, CRASH_DROP);
+        for (int i = 0; i < 1200; i += 7) {
+                sqlite3 *db;
+
+                snprintf(name, sizeof name, "%04x", i);
+                db = world_connect(&world, name);
+                assert_int_equal(rows(db), 0);
+                disconnect(db);
+        }
+}
+
+static void many_objects_are_redone_with_few_descriptors(void **state)
+{
+        char name[16];
+
+        for (int i = 0; i < 700; i++) {
+                sqlite3 *db;
+
+                snprintf(name, sizeof name, "%04x", i);
+                db = world_connect(&world, name);
+                run(db, "CREATE TABLE t(a); INSERT INTO t VALUES(1)");
+                disconnect(db);
+        }
+        store_loop_run(world.store);
+        world_crash(&world, CRASH_DROP);
+        assert_in_range(memory_disk_get_open_most(world.memory), 500, 620);
+        for (int i = 0; i < 700; i++) {
+                sqlite3 *db;
+
+                snprintf(name, sizeof name, "%04x", i);
+                db = world_connect(&world, name);
+                assert_int_equal(rows(db), 1);
+                disconnect(db);
+        }
+}
+
 static void many_objects_are_synced_at_once(void **state)
 {
         char name[16];
@@ -532,6 +634,56 @@ static void threads_commit_while_the_background_works(void **state)
         assert_int_equal(system(command), 0);
 }
 
+/* A database with a log beside it that holds a row, as a killed program leaves it. */
+static void leave_log(const char *path)
+{
+        sqlite3_file *file = NULL;
+        sqlite3 *db = NULL;
+        int persist = 1;
+
+        assert_int_equal(
+                sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, "unix"),
+                SQLITE_OK);
+        run(db, "PRAGMA journal_mode = WAL; CREATE TABLE t(a); INSERT INTO t VALUES(1)");
+        sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+        sqlite3_file_control(db, "main", SQLITE_FCNTL_FILE_POINTER, &file);
+        sqlite3_file_control(db, "main", SQLITE_FCNTL_PERSIST_WAL, &persist);
+        assert_int_equal(sqlite3_close(db), SQLITE_OK);
+}
+
+static void another_programs_log_is_read_into_the_file(void **state)
+{
+        char path[512], log[520], command[700], place[] = "/tmp/test-store-XXXXXX";
+        sqlite3 *db = NULL;
+        uint64_t size;
+
+        world_stop(&world);
+        assert_non_null(mkdtemp(place));
+        snprintf(objects, sizeof objects, "%s/objects", place);
+        snprintf(journal, sizeof journal, "%s/journal", place);
+        open_real();
+        snprintf(path, sizeof path, "%s/o.sqlite", objects);
+        snprintf(log, sizeof log, "%s-wal", path);
+        leave_log(path);
+        assert_int_equal(disk_stat_size(disk_real(), log, &size), 0);
+        assert_true(size > 0);
+        assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+        assert_int_equal(rows(db), 1);
+        assert_int_equal(disk_stat_size(disk_real(), log, &size), -ENOENT);
+        run(db, "INSERT INTO t VALUES(2)");
+        store_loop_run(world.store);
+        disconnect(db);
+        world_stop(&world);
+        open_real();
+        assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+        assert_int_equal(rows(db), 2);
+        assert_true(is_sound(db));
+        disconnect(db);
+        world_stop(&world);
+        snprintf(command, sizeof command, "rm -r %s", place);
+        assert_int_equal(system(command), 0);
+}
+
 #define TEST(_fn) cmocka_unit_test_setup_teardown(_fn, start, stop)
 
 int main(void)
@@ -541,6 +693,10 @@ int main(void)
                 TEST(a_failed_write_of_the_journal_ends_the_store),
                 TEST(segments_go_round_and_are_retired),
                 TEST(a_long_reader_does_not_stop_the_journal),
+                TEST(an_object_that_commits_all_the_time_is_written_all_the_same),
+                TEST(all_logs_together_have_a_limit),
+                TEST(closed_objects_do_not_pile_up),
+                TEST(many_objects_are_redone_with_few_descriptors),
                 TEST(many_objects_are_synced_at_once),
                 TEST(draining_leaves_nothing_but_the_files),
                 TEST(a_closed_object_is_forgotten_when_it_is_clean),
@@ -552,6 +708,7 @@ int main(void)
                 TEST(enospc_at_each_call_is_never_a_false_success),
                 TEST(a_full_disk_stops_writes_alone_and_ends_by_itself),
                 TEST(threads_commit_while_the_background_works),
+                TEST(another_programs_log_is_read_into_the_file),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
