@@ -344,7 +344,8 @@ int capture_commit(Node *node, uint32_t upto)
         node->needs_create = false;
         store_lock(store);
         store->stats.commits++;
-        store->work_waits |= upto >= store->options.checkpoint_at;
+        store->work_waits |= upto >= store->options.checkpoint_at ||
+                             atomic_load(&store->wal_bytes) > store->options.wal_total_max;
         store_unlock(store);
         return 0;
 }
