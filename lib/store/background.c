@@ -311,9 +311,8 @@ static int copy_forward(Node *node)
 
         node_lock(node);
         if (node->txn_first || !wal_index_read(node, &index) || index.max_frame != node->captured ||
-                !node->captured)
-                r = 1;
-        else if (index.backfilled < index.max_frame && node_get_durable(node) <= index.backfilled)
+                !node->captured ||
+                (index.backfilled < index.max_frame && node_get_durable(node) <= index.backfilled))
                 r = 1;
         else if (index.backfilled < index.max_frame && !SABOTAGED(SABOTAGE_COPY_FORWARD))
                 r = capture_copy(node, index.backfilled, index.n_pages);

@@ -229,7 +229,7 @@ static void call_begin(Call *call)
 static void call_run_post(RingPost *post)
 {
         Call *call = CONTAINER_OF(post, Call, post);
-        bool begin, cancel, release;
+        bool begin, cancel, release, forwarding;
 
         pthread_mutex_lock(&call->lock);
         call->posted = false;
@@ -238,6 +238,7 @@ static void call_run_post(RingPost *post)
         cancel = call->cancel;
         call->cancel = false;
         release = call->released;
+        forwarding = call->forwarding;
         pthread_mutex_unlock(&call->lock);
         if (begin)
                 call_begin(call);
@@ -245,10 +246,10 @@ static void call_run_post(RingPost *post)
                 call_fail(call, 499, 0, "The call was cancelled.");
                 response_cancel(call->response);
         }
-        if (call->response && !call->forwarding)
+        if (call->response && !forwarding)
                 call_look(call);
         if (release && list_is_linked(&call->link)) {
-                if (!call->forwarding)
+                if (!forwarding)
                         call_drop_response(call);
                 list_unlink(&call->link);
         }
