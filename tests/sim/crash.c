@@ -7,6 +7,7 @@
  * the same again: crash --first-seed THAT --seeds 1 --verbose.
  */
 
+#include "tests/sim/temp-files.h"
 #include "tests/sim/world.h"
 
 #include <errno.h>
@@ -170,6 +171,7 @@ static void print_total(void)
         PRINT("copied forward", total.copies);
         PRINT("page sets spilled to files", total.spills);
         PRINT("cancels", total.cancels);
+        PRINT("wal-index that did not grow", total.index_failures);
         PRINT("checkpoints", total.checkpoints);
         PRINT("segments retired", total.retired);
         PRINT("commits redone", total.redone);
@@ -392,6 +394,7 @@ int main(int argc, char **argv)
         signal(SIGSEGV, on_signal);
         signal(SIGBUS, on_signal);
         signal(SIGALRM, on_signal);
+        temp_files_register();
         warm_up();
         return run(&options);
 }

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/sim/temp-files.h"
 #include "tests/sim/turns.h"
 #include "tests/sim/world.h"
 
@@ -72,6 +73,8 @@ static void run_objects(void *data)
                 if (i % world->n_runners == runner->number) {
                         world->steps_left--;
                         world->stats.steps++;
+                        if (world->fills_up && rng_chance(&world->rng, 20))
+                                sim_disk_set_full(world->disk, rng_chance(&world->rng, 400));
                         object_step(&world->objects[i]);
                 }
                 turns_wait();
@@ -182,7 +185,10 @@ static void set_faults(World *world, bool on)
                 sim_disk_set_fault(world->disk, i, on ? rate : 0);
         }
         sim_disk_set_full(world->disk, false);
-        world->faulty = on;
+        world->temporaries_fail = on && rng_chance(&rng, 300);
+        temp_files_fail(&world->rng, world->temporaries_fail ? 30 : 0);
+        world->fills_up = on && rng_chance(&rng, 300);
+        world->faulty = on || world->hoards;
 }
 
 static bool is_faulty_seed(const World *world)
@@ -304,6 +310,22 @@ static void end_life(World *world)
         crash(world);
 }
 
+/* When the power fails: at any operation, soon after something of interest, or at the end. */
+static void arm(World *world)
+{
+        Rng *rng = &world->rng;
+        unsigned how = (unsigned)rng_below(rng, world->hoards ? 20 : 10);
+
+        sim_disk_arm(world->disk, 0);
+        sim_disk_arm_at(world->disk, 0, 0, 0);
+        if (how < 4)
+                sim_disk_arm(world->disk, 1 + rng_below(rng, 16u << rng_below(rng, 9)));
+        else if (how < 8)
+                sim_disk_arm_at(world->disk, (SimEvent)rng_below(rng, _SIM_EVENT_MAX),
+                        1 + (unsigned)rng_below(rng, 1u << rng_below(rng, 6)),
+                        1 + rng_below(rng, 1u << rng_below(rng, 6)));
+}
+
 static void live(World *world)
 {
         Runner runners[WORLD_RUNNERS];
@@ -314,11 +336,11 @@ static void live(World *world)
         world->stats.lives++;
         world->woken = world->has_work = true;
         world->steps_left = 5 + rng_below(&world->rng, 64u << rng_below(&world->rng, 5));
+        if (world->hoards)
+                world->steps_left += 300;
         world->runners_left = world->n_runners;
         set_faults(world, is_faulty_seed(world));
-        if (rng_chance(&world->rng, 800))
-                sim_disk_arm(
-                        world->disk, 1 + rng_below(&world->rng, 16u << rng_below(&world->rng, 9)));
+        arm(world);
         for (unsigned i = 0; i < world->n_runners; i++) {
                 runners[i] = (Runner){ world, i };
                 actors[n++] = (TurnsActor){ run_objects, &runners[i] };
@@ -357,7 +379,8 @@ static void set_up(World *world)
         dd_assert(r == 0);
         sim_disk_set_trace(world->disk, world->trace);
         sim_disk_set_yield(world->disk, (void (*)(void *))turns_yield, NULL);
-        world->n_objects = (unsigned)rng_between(rng, 1, WORLD_OBJECTS);
+        world->hoards = rng_chance(rng, 80);
+        world->n_objects = (unsigned)rng_between(rng, 1, world->hoards ? 2 : WORLD_OBJECTS);
         world->n_runners = (unsigned)rng_between(rng, 1, WORLD_RUNNERS);
         world->segment_size = 256u * 1024u << rng_below(rng, 2);
         world->n_segments = (unsigned)rng_between(rng, 3, 6);

@@ -15,6 +15,9 @@ void object_init(Object *object, World *world, unsigned number)
                 number % 2, number);
         object->page_size = page_sizes[rng_below(&world->rng, ELEMENTSOF(page_sizes))];
         object->auto_vacuum = (int)rng_below(&world->rng, 3);
+        object->hoards = world->hoards && number == 0;
+        if (object->hoards)
+                object->page_size = 512;
 }
 
 static void begin_anew(Object *object, const Content *content);
@@ -55,7 +58,7 @@ void object_create(Object *object)
         Content none;
 
         content_clear(&none);
-        if (rng_chance(&object->world->rng, 250))
+        if (object->hoards || rng_chance(&object->world->rng, 250))
                 bring(object);
         else
                 begin_anew(object, &none);
@@ -146,7 +149,11 @@ static int configure(Object *object, sqlite3 *db)
                         rng_chance(rng, 700) ? "FULL" : "OFF");
         if (r == SQLITE_OK)
                 r = txn_execute(db, "PRAGMA cache_size = %d; PRAGMA cache_spill = 5",
-                        rng_chance(rng, 500) ? 10 : 300);
+                        object->hoards         ? 4000
+                        : rng_chance(rng, 500) ? 10
+                                               : 300);
+        if (r == SQLITE_OK)
+                r = txn_execute(db, "PRAGMA temp_store = FILE; PRAGMA temp.cache_size = 10");
         if (r == SQLITE_OK && rng_chance(rng, 500))
                 r = txn_execute(db, "PRAGMA wal_autocheckpoint = %d", (int)rng_below(rng, 40));
         return r;
@@ -167,6 +174,8 @@ static int open_db(Object *object, sqlite3 **ret)
                 sqlite3_close(db);
                 return r;
         }
+        if (object->hoards)
+                index_fault_install(object->world, db);
         *ret = db;
         return SQLITE_OK;
 }
@@ -210,20 +219,24 @@ static void read_and_expect(Object *object, sqlite3 *db, const char *what)
                 expect(object, what, &got, find_current(object));
 }
 
-/* After a commit that failed: the object, opened anew, must be without it. */
+/*
+ * After a commit that failed: the object, opened anew, must be without it. SQLite commits the
+ * object before a temporary file: where that one found no room, the object may have it as well.
+ */
 static void mend(Object *object)
 {
         World *world = object->world;
         sqlite3 *db = get_db(object, 0);
+        const Entry *last = get_last(object);
         Content got;
 
         if (!db || judge(object, db, "read after an error", content_read(db, &got)) != SQLITE_OK) {
                 object_close(object);
                 return;
         }
-        expect(object, "a commit failed, and then", &got, find_current(object));
-        push_entry(object, &object->entries[find_current(object)].content,
-                store_object_lsn(world->store, object->path), true);
+        if (!world->temporaries_fail || last->certain || content_hash(&got) != last->hash)
+                expect(object, "a commit failed, and then", &got, find_current(object));
+        push_entry(object, &got, store_object_lsn(world->store, object->path), true);
         object->broken = false;
         answer(object, object->n_entries - 1);
 }
@@ -327,7 +340,7 @@ static void read_long(Object *object)
         r = judge(object, object->reader, "a long read", content_read(object->reader, &got));
         if (r == SQLITE_OK)
                 expect(object, "a long read", &got, object->reader_entry);
-        if (r != SQLITE_OK || rng_chance(rng, 400))
+        if (r != SQLITE_OK || rng_chance(rng, object->hoards ? 5 : 400))
                 close_db(object, &object->reader);
 }
 

@@ -44,7 +44,9 @@ struct SimDisk {
 
         Rng rng, engine_rng;
         uint64_t now;
-        uint64_t armed;
+        uint64_t armed, armed_after;
+        SimEvent event;
+        unsigned events_left;
         bool dead, full, faulted;
         unsigned rates[_SIM_FAULT_MAX];
         const char *liar;
@@ -90,7 +92,7 @@ static void die(SimDisk *sim)
         if (sim->dead)
                 return;
         sim->dead = true;
-        sim->armed = 0;
+        sim->armed = sim->events_left = 0;
         if (sim->n_submitted > 0)
                 sim->stats.cuts_in_flight++;
         /* What was under way may have arrived in any part; it is not safe. */
@@ -106,6 +108,12 @@ static void die(SimDisk *sim)
                                         MIN(write->len - at, (size_t)SIM_SECTOR),
                                         write->offset + at);
         }
+}
+
+static void note_event(SimDisk *sim, SimEvent event)
+{
+        if (sim->events_left > 0 && event == sim->event && --sim->events_left == 0)
+                sim->armed = sim->armed_after;
 }
 
 /* 0, -EIO when dead, or 1: this is the operation in which the disk dies. */
@@ -410,6 +418,7 @@ static int sim_truncate(DiskFile *file, uint64_t size)
                 return -EBADF;
         if (strikes(sim, SIM_FAULT_WRITE))
                 return -EIO;
+        note_event(sim, SIM_EVENT_TRUNCATE);
         if (size != node->now.size)
                 sim_node_truncate(node, size);
         return tell(sim, "truncate", node->path, 0, size, 0);
@@ -424,6 +433,7 @@ static int sim_sync(DiskFile *file)
         r = begin(sim);
         if (r)
                 return r;
+        note_event(sim, SIM_EVENT_SYNC);
         if (strikes(sim, SIM_FAULT_SYNC)) {
                 sim_node_lose_sync(node, &sim->rng);
                 return tell(sim, "sync", node->path, 0, 0, -EIO);
@@ -491,6 +501,8 @@ static int sim_submit(Disk *disk, DiskWrite *write)
                 sim->submitted =
                         sim_allocate(sim->submitted, sim->submitted_room * sizeof *sim->submitted);
         }
+        if (write->offset == 0)
+                note_event(sim, SIM_EVENT_SEGMENT);
         sim->submitted[sim->n_submitted++] = (Submitted){ .write = write,
                 .due = sim->now + rng_below(&sim->rng, SUBMITTED_NS),
                 .fails = strikes(sim, SIM_FAULT_SUBMIT) };
@@ -638,6 +650,7 @@ static int sim_unlink(Disk *disk, const char *path)
         name_change_add(sim,
                 (NameChange){
                         .kind = NAME_REMOVE, .from_folder = folder, .from = name, .node = node });
+        note_event(sim, SIM_EVENT_UNLINK);
         return tell(sim, "unlink", path, 0, 0, 0);
 }
 
@@ -836,6 +849,13 @@ bool sim_disk_take_faulted(SimDisk *sim)
 void sim_disk_arm(SimDisk *sim, uint64_t n)
 {
         sim->armed = n;
+}
+
+void sim_disk_arm_at(SimDisk *sim, SimEvent event, unsigned k, uint64_t n)
+{
+        sim->event = event;
+        sim->events_left = k;
+        sim->armed_after = n;
 }
 
 void sim_disk_cut(SimDisk *sim)

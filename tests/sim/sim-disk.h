@@ -42,6 +42,15 @@ typedef enum SimFault {
         _SIM_FAULT_MAX,
 } SimFault;
 
+/* What to die after. */
+typedef enum SimEvent {
+        SIM_EVENT_SEGMENT, /* the first block of a file is submitted */
+        SIM_EVENT_SYNC,
+        SIM_EVENT_UNLINK,
+        SIM_EVENT_TRUNCATE,
+        _SIM_EVENT_MAX,
+} SimEvent;
+
 typedef enum SimCrash {
         SIM_CRASH_POWER, /* what is not safe is lost in part */
         SIM_CRASH_KILL,  /* the process ends: the kernel keeps what was written */
@@ -77,6 +86,8 @@ bool sim_disk_take_faulted(SimDisk *sim);
 
 /* Dies in the n-th operation from now: 1 is the next one. 0 takes it back. */
 void sim_disk_arm(SimDisk *sim, uint64_t n);
+/* Dies in the n-th operation after the k-th event of a kind from now. 0 takes it back. */
+void sim_disk_arm_at(SimDisk *sim, SimEvent event, unsigned k, uint64_t n);
 void sim_disk_cut(SimDisk *sim);
 bool sim_disk_is_dead(const SimDisk *sim);
 /* All files must be closed: with -EBUSY nothing happened, the engine has leaked a handle. Cuts

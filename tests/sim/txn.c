@@ -6,6 +6,7 @@
 
 #define K_STEP 1000
 #define BIG_PERMILLE 40
+#define HOARD_PERMILLE 500
 
 int txn_execute(sqlite3 *db, const char *format, ...)
 {
@@ -111,11 +112,17 @@ static int change_table(Object *object, sqlite3 *db, Content *content)
         return r;
 }
 
-static int use_temporary(sqlite3 *db)
+/* Now and then more than its cache holds: then COMMIT writes a temporary file, after the WAL. */
+static int use_temporary(Object *object, sqlite3 *db)
 {
+        unsigned n = rng_chance(&object->world->rng, 500) ? 40 : 1;
+
         return txn_execute(db,
                 "CREATE TEMP TABLE IF NOT EXISTS temporary(a, b);"
-                "INSERT INTO temporary SELECT id, k FROM main.t; DELETE FROM temporary");
+                "DELETE FROM temporary;"
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %u)"
+                "INSERT INTO temporary SELECT i, zeroblob(3000) FROM n",
+                n);
 }
 
 static int change(Object *object, sqlite3 *db, Content *content)
@@ -134,7 +141,7 @@ static int change(Object *object, sqlite3 *db, Content *content)
         if (kind < 94)
                 return change_table(object, db, content);
         if (kind < 96)
-                return use_temporary(db);
+                return use_temporary(object, db);
         return put_row(object, db, content, BLOB_MAX);
 }
 
@@ -189,7 +196,7 @@ int txn_run(Object *object, sqlite3 *db, Content *content)
                 r = txn_execute(db, "%s", content_get_schema());
                 content->counter = 0;
         }
-        if (r == SQLITE_OK && rng_chance(rng, BIG_PERMILLE))
+        if (r == SQLITE_OK && rng_chance(rng, object->hoards ? HOARD_PERMILLE : BIG_PERMILLE))
                 r = change_much(object, db, content);
         if (r == SQLITE_OK && rng_chance(rng, 900))
                 r = change_some(object, db, content, (unsigned)rng_between(rng, 1, 4));

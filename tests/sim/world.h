@@ -49,6 +49,7 @@ typedef struct Object {
         uint64_t reader_hash;
         size_t reader_entry;
         bool broken; /* a commit failed: to be read anew before anything else */
+        bool hoards; /* small pages, a reader that stays: a log longer than a wal-index region */
 } Object;
 
 /* An answer at the gate. */
@@ -63,7 +64,8 @@ struct Answer {
 /* All of 64 bits: they are added up as a row. */
 typedef struct WorldStats {
         uint64_t lives, recoveries, recoveries_cut, commits, rollbacks, failed_commits, full;
-        uint64_t answers, deletes, vacuums, reads, entries_lost, entries_shown, steps, drains;
+        uint64_t answers, deletes, vacuums, reads, index_failures, entries_lost, entries_shown,
+                steps, drains;
         uint64_t batches, journal_bytes, cancels, copies, spills, checkpoints, retired, redone;
         SimDiskStats disk;
 } WorldStats;
@@ -73,7 +75,10 @@ struct World {
         Rng rng, turns;
         SimDisk *disk;
         Store *store;
-        bool faulty; /* this seed has faults of the disk: errors are excused */
+        bool faulty;   /* this seed has faults of the disk: errors are excused */
+        bool fills_up; /* now and then there is no room */
+        bool temporaries_fail;
+        bool hoards; /* so does the first object; the wal-index may fail to grow */
         bool verbose, trace;
 
         Object objects[WORLD_OBJECTS];
@@ -102,6 +107,9 @@ bool world_is_over(const World *world);
 
 /* life.c */
 void world_run(World *world);
+
+/* index-fault.c: the next regions of a connection's wal-index may be refused. */
+void index_fault_install(World *world, sqlite3 *db);
 
 /* object.c */
 void object_init(Object *object, World *world, unsigned number);
