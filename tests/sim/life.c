@@ -9,7 +9,7 @@
 
 #define JOURNAL "/state/journal"
 #define OBJECTS "/state/objects"
-#define LOOP_PASS_NS 30000u
+#define LOOP_PASS_NS 50000u
 #define OPEN_ATTEMPTS 50
 
 void world_fail(World *world, const char *format, ...)
@@ -77,7 +77,8 @@ static void run_objects(void *data)
                                 sim_disk_set_full(world->disk, rng_chance(&world->rng, 400));
                         object_step(&world->objects[i]);
                 }
-                turns_wait();
+                if (i % world->n_runners != runner->number || rng_chance(&world->rng, 500))
+                        turns_wait();
         }
         world->runners_left--;
 }
@@ -117,6 +118,19 @@ static void take_answers(World *world)
                         on_answer(&answer->waiter, 0);
                 }
         }
+}
+
+static bool loop_wants(void *data)
+{
+        World *world = data;
+
+        return world->woken || sim_disk_count_in_flight(world->disk) > 0 ||
+               !list_is_empty(&world->answers);
+}
+
+static bool background_wants(void *data)
+{
+        return ((World *)data)->has_work;
 }
 
 static void run_loop(void *data)
@@ -343,11 +357,12 @@ static void live(World *world)
         arm(world);
         for (unsigned i = 0; i < world->n_runners; i++) {
                 runners[i] = (Runner){ world, i };
-                actors[n++] = (TurnsActor){ run_objects, &runners[i] };
+                actors[n++] = (TurnsActor){ run_objects, &runners[i], NULL };
         }
-        actors[n++] = (TurnsActor){ run_loop, world };
-        actors[n++] = (TurnsActor){ run_background, world };
-        turns_run(&world->turns, actors, n, (unsigned)rng_below(&world->rng, 400));
+        actors[n++] = (TurnsActor){ run_loop, world, loop_wants };
+        actors[n++] = (TurnsActor){ run_background, world, background_wants };
+        turns_run(&world->turns, actors, n,
+                (unsigned)rng_below(&world->rng, 2u << rng_below(&world->rng, 8)));
         end_life(world);
 }
 

@@ -40,7 +40,7 @@ static void run(uint64_t seed, unsigned *ret)
 
         n_order = 0;
         for (size_t i = 0; i < 4; i++)
-                actors[i] = (TurnsActor){ count, (void *)(uintptr_t)&numbers[i] };
+                actors[i] = (TurnsActor){ count, (void *)(uintptr_t)&numbers[i], NULL };
         assert_int_equal(turns_run(&rng, actors, ELEMENTSOF(actors), 300), 0);
         assert_int_equal(n_order, 4 * STEPS);
         memcpy(ret, order, sizeof order);
@@ -83,7 +83,7 @@ static void consume(void *data)
 
 static void a_wait_for_a_condition_gives_the_turn_away(void **state)
 {
-        const TurnsActor actors[] = { { produce, NULL }, { consume, NULL } };
+        const TurnsActor actors[] = { { produce, NULL, NULL }, { consume, NULL, NULL } };
         Rng rng = { 7 };
 
         assert_int_equal(turns_run(&rng, actors, ELEMENTSOF(actors), 0), 0);

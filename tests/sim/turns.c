@@ -12,6 +12,7 @@
 #define STUCK_TURNS 1000000u
 #define STACK_BYTES ((size_t)1 << 20)
 #define TIMED_OUT_PERMILLE 250
+#define SELDOM_PERMILLE 100
 
 typedef struct Actor {
         TurnsActor what;
@@ -40,20 +41,25 @@ static void take(sem_t *semaphore)
                 ;
 }
 
+static bool may_go(const Actor *actor, bool seldom)
+{
+        return !actor->ended && actor != self &&
+               (seldom || !actor->what.wants || actor->what.wants(actor->what.data));
+}
+
 /* Another actor that has not ended, or NULL. */
 static Actor *choose_other(void)
 {
-        size_t n = 0, which;
+        bool seldom = rng_chance(chance, SELDOM_PERMILLE);
+        Actor *others[TURNS_MAX];
+        size_t n = 0;
 
-        for (size_t i = 0; i < n_actors; i++)
-                n += !actors[i].ended && &actors[i] != self;
-        if (n == 0)
-                return NULL;
-        which = rng_below(chance, n);
-        for (size_t i = 0; i < n_actors; i++)
-                if (!actors[i].ended && &actors[i] != self && which-- == 0)
-                        return &actors[i];
-        return NULL;
+        for (int round = 0; n == 0 && round < 2; round++) {
+                for (size_t i = 0; i < n_actors; i++)
+                        if (may_go(&actors[i], seldom || round > 0))
+                                others[n++] = &actors[i];
+        }
+        return n > 0 ? others[rng_below(chance, n)] : NULL;
 }
 
 static void give_turn(void)

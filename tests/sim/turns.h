@@ -26,6 +26,9 @@
 typedef struct TurnsActor {
         void (*fn)(void *data);
         void *data;
+        /* May be NULL. While it says no, the actor seldom gets the turn when others would take it.
+         */
+        bool (*wants)(void *data);
 } TurnsActor;
 
 /* Runs all actors to their ends. change: in so many of 1,000 yields somebody else goes on. 0, or a
