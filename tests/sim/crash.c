@@ -236,7 +236,7 @@ static int run_blocks(const Options *options, unsigned first, unsigned n)
                                 break;
                 }
                 printf("%sok %llu - worlds %llu to %llu lose nothing that was shown\n",
-                        bad ? "not " : "", (unsigned long long)(line + block + 1),
+                        bad ? "not " : "", (unsigned long long)line + block + 1,
                         (unsigned long long)(options->first + i),
                         (unsigned long long)(options->first + end - 1));
                 fflush(stdout);
@@ -288,7 +288,7 @@ static int run(const Options *options)
         unsigned bad = 0, n = 0;
         int r;
 
-        printf("1..%llu\n", (unsigned long long)(blocks + (options->replay != NULL)));
+        printf("1..%llu\n", (unsigned long long)blocks + (options->replay != NULL));
         if (options->replay) {
                 if (replay(options, &bad, &n))
                         return 2;
