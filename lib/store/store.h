@@ -175,3 +175,61 @@ int store_delete(Store *store, const char *path);
  * in the objects folder (ATTACH to another is refused). NULL: any. The string is copied.
  */
 int store_set_current(Store *store, const char *path);
+
+/*
+ * History: bookmarks, restore, snapshot, export (bookmark.c, history.c, image.c, export.c)
+ *
+ * A bookmark is a text that names an object and a moment of it: the moment up to which its commits
+ * count. Bookmarks of one object sort in the order of their moments as strings do. A restore begins
+ * with the object's present content and goes back, commit by commit, over the journal and the
+ * archive; what comes out is checked and then copied into the object by one ordinary commit. So a
+ * crash leaves all of it or nothing, it is durable when the object's LSN is (the gate, or
+ * store_sync()), connections that are open on the object see it as another's commit, and the
+ * bookmark from just before undoes it.
+ *
+ * Any thread but the loop's, which must run meanwhile (where one thread does all, nothing may wait
+ * to be flushed); the caller keeps others from writing to the object, and the destination, until
+ * the call returns, as who holds its token does. They block on disks. Paths as in store_delete().
+ */
+
+#define STORE_BOOKMARK_LEN 59 /* without the NUL */
+
+enum {
+        STORE_E_BOOKMARK = 1, /* no bookmark, or another object's */
+        STORE_E_PRUNED,       /* older than what the archive still has */
+        STORE_E_FUTURE,       /* of a moment that has not been */
+        STORE_E_ABSENT,       /* the object did not exist then */
+        STORE_E_CHANGED,      /* another program changed the file since: it leads to no sound
+                                 database; a log line names what was found */
+        STORE_E_PAGE_SIZE,    /* the destination has pages of another size */
+};
+
+/* A line for who asked, of a STORE_E_*. */
+const char *store_history_error(int error);
+
+/* Of now: all that the object's connections have committed. Works for an object that is not there
+ * as well (a restore of it is then STORE_E_ABSENT). -ENAMETOOLONG, -EINVAL: no path of an object.
+ * Does not block. */
+int store_get_bookmark(Store *store, const char *path, char ret[STORE_BOOKMARK_LEN + 1]);
+/* Of the object's last commit at or before that time (nanoseconds since 1970; commits are told
+ * apart by 10 ms); the present's when that is later than now. STORE_E_PRUNED. */
+int store_find_bookmark(
+        Store *store, const char *path, uint64_t time_ns, char ret[STORE_BOOKMARK_LEN + 1]);
+/*
+ * Makes the content of to_path what path's was at the bookmark; NULL: what it is now. to_path is
+ * the same path, or another object's (a snapshot), which is made when missing and whose name in
+ * _cf_METADATA stays its own. ret_undo: the bookmark of to_path from before. Of a deleted object
+ * the past can be restored as well, into itself or another.
+ *
+ * STORE_E_*; -ENOENT: no bookmark, and path is not there; -EBUSY: to_path is in a transaction that
+ * writes; -ENOSPC: no room for the image or in the journal. On any error nothing is changed (but
+ * that a to_path which was not there may be an empty database).
+ */
+int store_restore(Store *store, const char *path, const char *bookmark, const char *to_path,
+        char ret_undo[STORE_BOOKMARK_LEN + 1]);
+/*
+ * Writes what path holds now to a new file, an ordinary SQLite database in rollback mode, synced
+ * with its name. The file is no database before all of it is there. -EEXIST: it exists; -ENOENT: no
+ * such object, or no such folder.
+ */
+int store_export(Store *store, const char *path, const char *to_file);
