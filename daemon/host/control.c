@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <grp.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -416,6 +417,20 @@ static void find_group(Control *control)
                 control->group = group->gr_gid;
 }
 
+/*
+ * The kernel still listens for a while for a process that was killed: until its ring has let go of
+ * the accept, or a child that it forked executes.
+ */
+static bool listener_lives(int fd)
+{
+        struct ucred peer = { 0 };
+        socklen_t len = sizeof(peer);
+
+        if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0 || peer.pid <= 0)
+                return true;
+        return kill(peer.pid, 0) == 0 || errno != ESRCH;
+}
+
 /* Removes a socket file that nobody serves. */
 static int remove_stale(const struct sockaddr_un *address)
 {
@@ -423,10 +438,13 @@ static int remove_stale(const struct sockaddr_un *address)
 
         if (fd < 0)
                 return -errno;
-        if (connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0)
-                return -EADDRINUSE;
-        if (errno == ECONNREFUSED)
+        if (connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0) {
+                if (listener_lives(fd))
+                        return -EADDRINUSE;
                 (void)unlink(address->sun_path);
+        } else if (errno == ECONNREFUSED) {
+                (void)unlink(address->sun_path);
+        }
         return 0;
 }
 

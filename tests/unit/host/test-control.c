@@ -4,8 +4,12 @@
 #include "lib/base/file.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
+#include <sys/un.h>
+#include <sys/wait.h>
 
 #include <cmocka.h>
 
@@ -362,6 +366,52 @@ static void another_user_is_refused(void **state)
         close(fd);
 }
 
+static int listen_at(const char *path)
+{
+        struct sockaddr_un address = { .sun_family = AF_UNIX };
+        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+        snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+        assert_true(fd >= 0);
+        assert_int_equal(bind(fd, (const struct sockaddr *)&address, sizeof(address)), 0);
+        assert_int_equal(listen(fd, 4), 0);
+        return fd;
+}
+
+/* As after a kill, when the kernel or a child that was forked just then holds the socket. */
+static void a_socket_whose_process_is_gone_is_replaced(void **state)
+{
+        Fixture *fixture = *state;
+        char folder[] = "/tmp/durabled-control-XXXXXX", path[64];
+        ControlOptions options = { .ring = fixture->ring, .path = path };
+        Control *control = NULL;
+        int pair[2], fd, status;
+        pid_t pid;
+
+        assert_non_null(mkdtemp(folder));
+        snprintf(path, sizeof(path), "%s/control", folder);
+        assert_int_equal(pipe2(pair, O_CLOEXEC), 0);
+        pid = fork();
+        if (pid == 0) {
+                (void)listen_at(path);
+                close(pair[1]);
+                if (fork() == 0)
+                        (void)!read(pair[0], &status, 1);
+                _exit(0);
+        }
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_int_equal(control_open(&options, &control), 0);
+        control_close(control);
+        close(pair[0]);
+        close(pair[1]);
+        fd = listen_at(path);
+        assert_int_equal(control_open(&options, &control), -EADDRINUSE);
+        close(fd);
+        assert_int_equal(control_open(&options, &control), 0);
+        control_close(control);
+        assert_int_equal(rmdir(folder), 0);
+}
+
 #define test_with_server(_function) \
         cmocka_unit_test_setup_teardown(_function, fixture_open, fixture_close)
 
@@ -380,6 +430,7 @@ int main(void)
                 test_with_server(nonsense_and_endless_calls_close_their_client),
                 test_with_server(clients_beyond_the_limit_are_refused),
                 test_with_server(another_user_is_refused),
+                test_with_server(a_socket_whose_process_is_gone_is_replaced),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
