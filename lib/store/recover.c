@@ -15,16 +15,32 @@
 
 int found_damage(Found *found, unsigned slot, uint64_t offset, const char *format, ...)
 {
-        char what[256];
+        FoundDamage *damage = &found->damage;
         va_list args;
 
+        *damage = (FoundDamage){ .is_there = true, .slot = slot, .offset = offset };
         va_start(args, format);
-        vsnprintf(what, sizeof what, format, args);
+        vsnprintf(damage->text, sizeof damage->text, format, args);
         va_end(args);
-        store_log(found->store, LOG_ERR,
-                "the journal %s is damaged: segment-%02u at offset %llu: %s; nothing was changed",
-                found->store->journal_path, slot, (unsigned long long)offset, what);
+        if (slot == FOUND_NO_SLOT)
+                store_log(found->store, LOG_ERR,
+                        "the journal %s is damaged: %s; nothing was changed. 'durabled --recover' "
+                        "explains what can be done",
+                        found->store->journal_path, damage->text);
+        else
+                store_log(found->store, LOG_ERR,
+                        "the journal %s is damaged: segment-%02u at offset %llu: %s; nothing was "
+                        "changed. 'durabled --recover' explains what can be done",
+                        found->store->journal_path, slot, (unsigned long long)offset, damage->text);
         return -EUCLEAN;
+}
+
+char *found_segment_path(const Found *found, unsigned slot)
+{
+        char *path;
+
+        return asprintf(&path, "%s/segment-%02u", found->store->journal_path, slot) < 0 ? NULL
+                                                                                        : path;
 }
 
 static int reserve_buffer(Found *found, size_t size)
@@ -119,10 +135,10 @@ static int open_segments(Found *found)
         Store *store = found->store;
 
         for (unsigned i = 0; i < ELEMENTSOF(found->segments); i++) {
-                _cleanup_(free_p) char *path = NULL;
+                _cleanup_(free_p) char *path = found_segment_path(found, i);
                 int r;
 
-                if (asprintf(&path, "%s/segment-%02u", store->journal_path, i) < 0)
+                if (!path)
                         return -ENOMEM;
                 r = disk_open(store->disk, path, DISK_READ_ONLY, &found->segments[i]);
                 if (r && r != -ENOENT)
@@ -131,7 +147,7 @@ static int open_segments(Found *found)
         return 0;
 }
 
-static void found_done(Found *found)
+void found_done(Found *found)
 {
         for (size_t i = 0; i < ELEMENTSOF(found->segments); i++)
                 disk_close(found->segments[i]);
@@ -181,19 +197,24 @@ static int choose_batches(Found *found)
         for (size_t i = 0; i < found->n_batches; i++)
                 if (batches[i].header.segment >= low)
                         batches[n++] = batches[i];
-        found->n_batches = n;
+        found->n_batches = found->n_all = n;
+        found->last_lsn = last->header.first_lsn + last->header.n_records - 1;
         first = &batches[0];
         if (first->header.segment != low || first->offset != 0 ||
-                (low == found->epoch.first_segment && first->header.batch != 1))
+                (low == found->epoch.first_segment && first->header.batch != 1)) {
+                found->n_batches = 0;
                 return found_damage(found, first->slot, 0,
                         "the journal ought to begin with segment %llu, but begins with batch %llu "
                         "of segment %llu at offset %llu",
                         (unsigned long long)low, (unsigned long long)first->header.batch,
                         (unsigned long long)first->header.segment,
                         (unsigned long long)first->offset);
+        }
         for (size_t i = 1; i < n; i++)
-                if (batches[i].header.batch != batches[i - 1].header.batch + 1)
+                if (batches[i].header.batch != batches[i - 1].header.batch + 1) {
+                        found->n_batches = i;
                         return report_gap(found, &batches[i - 1], &batches[i]);
+                }
         return 0;
 }
 
@@ -210,19 +231,13 @@ static int read_epoch(Found *found)
                 return r == -ENOENT ? 0 : r;
         r = disk_read(file, bytes, sizeof bytes, 0, &got);
         r = r ?: epoch_decode(slice_of(bytes, got), &found->epoch);
-        if (r == -EBADMSG) {
-                store_log(store, LOG_ERR,
-                        "the journal %s is damaged: its epoch file does not check; nothing was "
-                        "changed",
-                        store->journal_path);
-                return -EUCLEAN;
-        }
+        if (r == -EBADMSG)
+                return found_damage(found, FOUND_NO_SLOT, 0, "its epoch file does not check");
         found->has_epoch = !r;
         return r;
 }
 
-/* The new epoch file takes the old one's place: from here on what the segments hold is void. */
-static int switch_epoch(Found *found, EpochFile *ret)
+int found_switch_epoch(Found *found, EpochFile *ret)
 {
         Store *store = found->store;
         _cleanup_(free_p) char *path = path_join(store->journal_path, "epoch");
@@ -312,16 +327,13 @@ static int check_fresh(Found *found)
                         return r;
                 if (batch_decode_header(slice_of(head, got), &header))
                         continue;
-                store_log(found->store, LOG_ERR,
-                        "the journal %s is damaged: its epoch file is missing, but segment-%02u "
-                        "holds batches; nothing was changed",
-                        found->store->journal_path, i);
-                return -EUCLEAN;
+                return found_damage(found, FOUND_NO_SLOT, 0,
+                        "its epoch file is missing, but segment-%02u holds batches", i);
         }
         return 0;
 }
 
-static int find_batches(Found *found)
+int found_open(Found *found)
 {
         int r = read_epoch(found);
 
@@ -343,10 +355,10 @@ int store_recover(Store *store)
         _cleanup_(found_done) Found found = { .store = store };
         uint64_t start = disk_clock_monotonic(store->disk);
         EpochFile epoch;
-        int r = find_batches(&found);
+        int r = found_open(&found);
 
         r = r ?: redo_run(&found);
-        r = r ?: switch_epoch(&found, &epoch);
+        r = r ?: found_switch_epoch(&found, &epoch);
         r = r ?: remove_leftovers(store);
         r = r ?: journal_open(store, &epoch);
         store->stats.redo_ns = disk_clock_monotonic(store->disk) - start;

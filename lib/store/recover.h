@@ -6,15 +6,29 @@
  *
  * recover.c finds the batches that count and reports damage; redo.c applies their records. Both
  * only read the journal: segments are touched again when the epoch has been switched.
+ *
+ * Damage ends it with -EUCLEAN, unless `cut` is set: then what lies before the damage is redone,
+ * and `damage` and `cut_lsn` say where that ends (check-journal.c, salvage.c).
  */
 
 #include "lib/store/store-private.h"
+
+#include <limits.h>
 
 typedef struct FoundBatch {
         BatchHeader header;
         unsigned slot;
         uint64_t offset;
 } FoundBatch;
+
+#define FOUND_NO_SLOT UINT_MAX /* the damage is the epoch file's, or its absence */
+
+typedef struct FoundDamage {
+        bool is_there;
+        unsigned slot;
+        uint64_t offset;
+        char text[256];
+} FoundDamage;
 
 typedef struct Found {
         Store *store;
@@ -23,14 +37,28 @@ typedef struct Found {
         DiskFile *segments[100];
         FoundBatch *batches; /* those that count, in order */
         size_t n_batches, room;
+        size_t n_all; /* with those behind a gap, which do not count */
         uint64_t last_lsn, last_segment;
         unsigned char *buffer;
         size_t buffer_room;
+        bool cut;         /* what lies before damage is good enough */
+        uint64_t cut_lsn; /* records from here on are not redone; 0: all are */
+        FoundDamage damage;
+        /* With `cut`, of each file that is not there though records need it. */
+        void (*lost)(const char *path, void *data);
+        void *data;
 } Found;
 
+/* Reads the epoch file and finds the batches; found holds store, cut and cut_lsn, the rest zero. */
+int found_open(Found *found);
+void found_done(Found *found);
+/* Of the file "segment-NN"; malloc'd. */
+char *found_segment_path(const Found *found, unsigned slot);
+/* The new epoch file takes the old one's place: from here on what the segments hold is void. */
+int found_switch_epoch(Found *found, EpochFile *ret);
 /* The bytes of a batch, in found->buffer. */
 int found_read(Found *found, const FoundBatch *batch, Slice *ret);
-/* Logs what is wrong with a place of the journal; -EUCLEAN. */
+/* Notes and logs what is wrong with a place of the journal; -EUCLEAN. */
 int found_damage(Found *found, unsigned slot, uint64_t offset, const char *format, ...)
         _printf_(4, 5);
 

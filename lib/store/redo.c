@@ -31,6 +31,7 @@ typedef struct RedoFile {
         uint32_t page_size, db_pages;
         uint64_t void_before; /* records before this LSN are void: the last DELETE's */
         bool is_deleted, is_touched;
+        bool is_lost; /* not there, and what needs it is left out */
 } RedoFile;
 
 typedef struct Image {
@@ -214,7 +215,13 @@ static int check_pages(Redo *redo, const Record *record)
         return 0;
 }
 
-static int learn_record(Redo *redo, const Record *record)
+/* A cut leaves a record out. */
+static bool is_beyond(const Redo *redo, const Record *record)
+{
+        return redo->found->cut_lsn && record->lsn >= redo->found->cut_lsn;
+}
+
+static int learn_one(Redo *redo, const Record *record)
 {
         _cleanup_(disk_close_p) DiskFile *spill = NULL;
         RedoFile *file;
@@ -222,7 +229,6 @@ static int learn_record(Redo *redo, const Record *record)
         if (record->lsn != redo->next_lsn)
                 return BAD(redo, "LSN %llu where %llu ought to be", (unsigned long long)record->lsn,
                         (unsigned long long)redo->next_lsn);
-        redo->next_lsn++;
         if (record->type == RECORD_NAME)
                 return learn_name(redo, record);
         file = record->object < redo->n_objects ? redo->objects[record->object] : NULL;
@@ -235,11 +241,20 @@ static int learn_record(Redo *redo, const Record *record)
         case RECORD_CANCEL:
                 return learn_void(redo, record);
         case RECORD_DELETE:
-                file->void_before = record->lsn;
+                if (!is_beyond(redo, record))
+                        file->void_before = record->lsn;
                 return 0;
         default:
                 return 0;
         }
+}
+
+static int learn_record(Redo *redo, const Record *record)
+{
+        int r = learn_one(redo, record);
+
+        redo->next_lsn += r == 0;
+        return r;
 }
 
 static bool is_void(const Redo *redo, const RedoFile *file, const Record *record)
@@ -339,6 +354,12 @@ static int open_file(Redo *redo, RedoFile *file, bool create)
         r = r ?: disk_open(redo->store->disk, file->path, create ? DISK_CREATE : 0, &file->file);
         if (r == -ENOENT && create)
                 r = make_file(redo, file);
+        if (r == -ENOENT && redo->found->cut) {
+                file->is_lost = true;
+                if (redo->found->lost)
+                        redo->found->lost(file->path, redo->found->data);
+                return r;
+        }
         if (r == -ENOENT) {
                 store_log(redo->store, LOG_ERR,
                         "%s is missing, but the journal has commits for it: put it back; nothing "
@@ -483,17 +504,19 @@ static int apply_delete(Redo *redo, RedoFile *file)
 static int apply_record(Redo *redo, const Record *record)
 {
         RedoFile *file;
+        int r;
 
         if (record->type == RECORD_NAME)
                 return learn_name(redo, record);
         file = redo->objects[record->object];
-        if (is_void(redo, file, record))
+        if (is_void(redo, file, record) || is_beyond(redo, record) || file->is_lost)
                 return 0;
         switch (record->type) {
         case RECORD_CREATE:
                 return apply_create(redo, file);
         case RECORD_TXN:
-                return apply_txn(redo, file, record);
+                r = apply_txn(redo, file, record);
+                return file->is_lost ? 0 : r;
         case RECORD_DELETE:
                 return apply_delete(redo, file);
         default:
@@ -528,6 +551,26 @@ static int walk_batch(Redo *redo, const FoundBatch *batch, RecordFn fn)
         return redo->image_bytes > IMAGES_MAX ? write_all_images(redo) : 0;
 }
 
+/* Up to the last record that checks. */
+static int learn_all(Redo *redo)
+{
+        Found *found = redo->found;
+        int r = 0;
+
+        if (!found->n_batches && found->n_all)
+                redo->next_lsn = found->batches[0].header.first_lsn;
+        for (size_t i = 0; !r && i < found->n_batches; i++)
+                r = walk_batch(redo, &found->batches[i], learn_record);
+        if (r == -EUCLEAN && found->cut && found->damage.is_there) {
+                if (!found->cut_lsn || found->cut_lsn > redo->next_lsn)
+                        found->cut_lsn = redo->next_lsn;
+                return 0;
+        }
+        if (!r && found->damage.is_there && !found->cut_lsn)
+                found->cut_lsn = redo->next_lsn;
+        return r;
+}
+
 /* Cuts to size, or removes. */
 static int finish_file(Redo *redo, RedoFile *file)
 {
@@ -537,7 +580,7 @@ static int finish_file(Redo *redo, RedoFile *file)
                 r = disk_unlink(redo->store->disk, file->path);
                 return r == -ENOENT ? 0 : r;
         }
-        if (!file->is_touched)
+        if (!file->is_touched || file->is_lost)
                 return 0;
         redo->store->stats.redone_objects++;
         r = open_file(redo, file, false);
@@ -592,8 +635,7 @@ int redo_run(Found *found)
         list_init(&redo.file_list);
         if (found->n_batches)
                 redo.next_lsn = found->batches[0].header.first_lsn;
-        for (size_t i = 0; !r && i < found->n_batches; i++)
-                r = walk_batch(&redo, &found->batches[i], learn_record);
+        r = learn_all(&redo);
         /* Numbers are names within the pass: an object has one from its first NAME on. */
         for (size_t i = 0; !r && i < found->n_batches; i++)
                 r = walk_batch(&redo, &found->batches[i], apply_record);

@@ -194,6 +194,9 @@ struct Store {
 };
 
 /* store.c */
+/* A store that has its folder's lock and nothing more: before a recovery. */
+int store_new(const StoreOptions *options, Store **ret);
+void store_free(Store *store);
 void store_log(Store *store, int priority, const char *format, ...) _printf_(3, 4);
 /* Invariant 6: from now on the store is of no use. */
 void store_fail(Store *store, int error, const char *format, ...) _printf_(3, 4);

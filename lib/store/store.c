@@ -160,7 +160,7 @@ static Store *store_alloc(void)
         return store;
 }
 
-static void store_free(Store *store)
+void store_free(Store *store)
 {
         List *link;
 
@@ -185,7 +185,7 @@ static void store_free(Store *store)
         free(store);
 }
 
-int store_open(const StoreOptions *options, Store **ret)
+int store_new(const StoreOptions *options, Store **ret)
 {
         Store *store = store_alloc();
         int r;
@@ -194,7 +194,21 @@ int store_open(const StoreOptions *options, Store **ret)
                 return -ENOMEM;
         r = set_options(store, options);
         r = r ?: take_lock(store);
-        r = r ?: store_recover(store);
+        if (r)
+                store_free(store);
+        else
+                *ret = store;
+        return r;
+}
+
+int store_open(const StoreOptions *options, Store **ret)
+{
+        Store *store = NULL;
+        int r = store_new(options, &store);
+
+        if (r)
+                return r;
+        r = store_recover(store);
         r = r ?: vfs_register(store);
         if (r) {
                 store_free(store);
