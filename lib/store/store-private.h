@@ -311,6 +311,8 @@ void node_end_sync(Node *node, const NodeSync *sync);
 /* vfs.c */
 int vfs_register(Store *store);
 void vfs_unregister(void);
+/* SQLite's code for a disk's error; want of room is noted for store_was_refused(). */
+int vfs_map_error(int error, int otherwise);
 /* vfs-file.c, vfs-wal.c */
 typedef struct DurableFile {
         sqlite3_file base;
@@ -320,7 +322,6 @@ typedef struct DurableFile {
         bool has_shm;
 } DurableFile;
 extern const sqlite3_io_methods durable_main_methods, durable_wal_methods;
-int vfs_map_error(int error, int otherwise);
 int shm_map(sqlite3_file *file, int region, int size, int extend, void volatile **ret);
 int shm_lock(sqlite3_file *file, int offset, int n, int flags);
 void shm_barrier(sqlite3_file *file);

@@ -175,6 +175,11 @@ int store_delete(Store *store, const char *path);
  * in the objects folder (ATTACH to another is refused). NULL: any. The string is copied.
  */
 int store_set_current(Store *store, const char *path);
+/*
+ * Whether a write of an object was refused on this thread for want of room, on the disk or in the
+ * journal, since store_set_current(): what the thread's guest made of the error is not asked.
+ */
+bool store_was_refused(void);
 
 /*
  * History: bookmarks, restore, snapshot, export (bookmark.c, history.c, image.c, export.c)

@@ -11,22 +11,6 @@
 
 #define VERSIONS_AT 18
 
-int vfs_map_error(int error, int otherwise)
-{
-        switch (error) {
-        case 0:
-                return SQLITE_OK;
-        case -ENOMEM:
-                return SQLITE_IOERR_NOMEM;
-        case -ENOSPC:
-        case -EDQUOT:
-        case -EFBIG:
-                return SQLITE_FULL;
-        default:
-                return otherwise;
-        }
-}
-
 static Node *get_node(sqlite3_file *file)
 {
         return ((DurableFile *)file)->node;

@@ -15,6 +15,7 @@
 
 static sqlite3_vfs *root;
 static _Thread_local char current[PATH_MAX_BYTES];
+static _Thread_local bool refused;
 
 static Store *get_store(sqlite3_vfs *vfs)
 {
@@ -40,7 +41,30 @@ int store_set_current(Store *store, const char *path)
         if (path && strlen(path) >= sizeof current)
                 return -ENAMETOOLONG;
         snprintf(current, sizeof current, "%s", path ? path : "");
+        refused = false;
         return 0;
+}
+
+bool store_was_refused(void)
+{
+        return refused;
+}
+
+int vfs_map_error(int error, int otherwise)
+{
+        switch (error) {
+        case 0:
+                return SQLITE_OK;
+        case -ENOMEM:
+                return SQLITE_IOERR_NOMEM;
+        case -ENOSPC:
+        case -EDQUOT:
+        case -EFBIG:
+                refused = true;
+                return SQLITE_FULL;
+        default:
+                return otherwise;
+        }
 }
 
 static int open_main(sqlite3_vfs *vfs, const char *path, DurableFile *file, int flags)

@@ -230,11 +230,13 @@ class Daemon:
 
 
 class Service(Daemon):
-    """durabled itself, with a configuration file and without development."""
+    """durabled itself, with a configuration file and without development. data: the state folder,
+    when that is to be another than where the test keeps configuration, sockets and log."""
 
-    def __init__(self, project, settings="", **options):
+    def __init__(self, project, settings="", data=None, **options):
         super().__init__(project, **options)
         self.settings = settings
+        self.data = data or self.state
 
     def start(self, wait=True):
         config = os.path.join(self.state, "durabled.conf")
@@ -242,7 +244,7 @@ class Service(Daemon):
             name = re.search(r'"name":\s*"([^"]+)"', file.read()).group(1)
         with open(config, "w", encoding="utf-8") as file:
             file.write(
-                f"[durabled]\nstate={self.state}\nruntime={self.state}/run\n"
+                f"[durabled]\nstate={self.data}\nruntime={self.state}/run\n"
                 f"listen=127.0.0.1:{self.port}\nworkers={self.workers}\n"
                 f"[app {name}]\ndirectory={self.project}\n{self.settings}"
             )
@@ -258,5 +260,5 @@ class Service(Daemon):
         return self
 
     def token(self):
-        with open(os.path.join(self.state, "admin-token"), encoding="utf-8") as file:
+        with open(os.path.join(self.data, "admin-token"), encoding="utf-8") as file:
             return file.read().strip()

@@ -11,7 +11,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import harness  # noqa: E402
 
 APP = '''
-import asyncio, json, time
+import asyncio, json, sqlite3, time
 from workers import DurableObject, Response, WorkerEntrypoint, wsgi, handler
 
 closed = []
@@ -70,6 +70,14 @@ def application(environ, start_response):
     if path == "/none":
         start_response("304 Not Modified", [("ETag", "x")])
         return []
+    if path == "/full":
+        raise sqlite3.OperationalError("database or disk is full")
+    if path == "/enospc":
+        raise OSError(28, "No space left on device")
+    if path in ("/sorry", "/handled"):
+        status = "500 Sorry" if path == "/sorry" else "200 OK"
+        start_response(status, [("X-Framework", "yes")])
+        return Body([b"the framework's own page"])
     if path == "/silent":
         return [b"x"]
     if path == "/badheader":
@@ -154,6 +162,36 @@ class Wsgi(unittest.TestCase):
         self.assertNotIn("HTTP_PROXY", found)
         self.assertNotIn("HTTP_X_FORWARDED_FOR", found)
         self.assertNotIn("HTTP_CONTENT_LENGTH", found)
+
+    def refusing(self):
+        """From now on a write of each step has had no room."""
+        import _durabled
+
+        _durabled.refusing = True
+        self.addCleanup(setattr, _durabled, "refusing", False)
+
+    def test_a_page_of_the_applications_own_for_a_write_without_room_becomes_507(self):
+        event = self.request("/sorry")
+        self.assertEqual((event.status, event.content), (500, b"the framework's own page"))
+        self.refusing()
+        closed = sys.modules["worker"].closed
+        closed.clear()
+        event = self.request("/sorry")
+        self.assertEqual(event.status, 507)
+        self.assertEqual(json.loads(event.content)["error"], "Insufficient Storage")
+        self.assertEqual(event.header("x-framework"), [])
+        self.assertEqual(closed, [True], "the page that is not sent is closed")
+        event = self.request("/sorry", headers=[("Accept", "text/html")])
+        self.assertIn(b"<h1>Insufficient Storage</h1>", event.content)
+
+    def test_an_application_that_copes_with_a_write_without_room_keeps_its_answer(self):
+        self.refusing()
+        event = self.request("/handled")
+        self.assertEqual((event.status, event.content), (200, b"the framework's own page"))
+
+    def test_an_error_that_tells_of_a_full_disk_is_507(self):
+        for path in ("/full", "/enospc"):
+            self.assertEqual(self.request(path).status, 507, path)
 
     def test_an_application_never_sees_a_running_loop(self):
         self.assertIs(self.environ()["loop"], False)

@@ -205,6 +205,12 @@ static PyObject *module_sync(PyObject *module, PyObject *args)
         Py_RETURN_NONE;
 }
 
+/* For the step that this thread executes, when it is an object's. */
+static PyObject *module_refused(PyObject *module, PyObject *args)
+{
+        return PyBool_FromLong(store_was_refused());
+}
+
 static PyObject *module_log(PyObject *module, PyObject *args)
 {
         const char *fields[7] = { "APP", python_runtime->config->app_name };
@@ -263,6 +269,8 @@ static PyMethodDef module_methods[] = {
         { "id_check", module_id_check, METH_VARARGS, "id_check(class_index, id)" },
         { "open_object", module_open_object, METH_VARARGS, "open_object(path, name)" },
         { "sync", module_sync, METH_VARARGS, "sync(path): its commits are durable at return" },
+        { "refused", module_refused, METH_NOARGS,
+                "refused(): a write of this step had no room, whatever became of the error" },
         { "log", module_log, METH_VARARGS, "log(level, object, text)" },
         { "blocking", module_blocking, METH_NOARGS, "with blocking(): others run meanwhile" },
         { "stats", module_stats, METH_NOARGS, "A dict of counters." },

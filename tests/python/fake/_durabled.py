@@ -24,6 +24,13 @@ logged: list = []
 RESPONSE_MAX = 1 << 20
 
 
+refusing = False
+
+
+def refused():
+    return refusing
+
+
 def log(level, obj, text):
     logged.append((level, obj, text))
 

@@ -494,6 +494,7 @@ static void a_full_disk_stops_writes_alone_and_ends_by_itself(void **state)
 
         run(db, "CREATE TABLE t(a)");
         fill(db, 4, 20000);
+        store_set_current(world.store, object_path("aa01"));
         memory_disk_fail(world.memory, 0, 0, false);
         /* Writes into the preallocated journal still succeed: what has no room is all else. */
         for (int i = 0; rc == SQLITE_OK && i < 1000; i++) {
@@ -502,7 +503,12 @@ static void a_full_disk_stops_writes_alone_and_ends_by_itself(void **state)
                 store_loop_run(world.store);
         }
         assert_int_equal(rc, SQLITE_FULL);
+        assert_true(store_was_refused());
+        store_set_current(world.store, object_path("aa01"));
+        assert_false(store_was_refused());
         assert_int_equal(rows(db), 4 + n);
+        assert_false(store_was_refused());
+        store_set_current(world.store, NULL);
         assert_false(store_has_room(world.store));
         assert_int_equal(store_get_failure(world.store), 0);
         world_settle(&world);

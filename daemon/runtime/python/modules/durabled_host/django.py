@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import contextvars
 import itertools
+import logging
+import sys
 import threading
+import time
 from collections.abc import MutableMapping
 from typing import Any
 
 import _durabled
 
-from .current import current_object
+from . import answers
+from .current import current_object, current_run
 from .loop import no_running_loop
 
 CONNECTIONS = "durabled.django.connections"
@@ -194,6 +198,34 @@ def _patch_wsgi(module) -> None:
     module.WSGIHandler.__call__ = call
 
 
+@_once
+def _patch_signals(module) -> None:
+    """Django answers what a view raises by itself: here it is seen what that was."""
+
+    def note(sender, **_):
+        run = current_run()
+        if run is not None and answers.is_full(sys.exc_info()[1]):
+            run.full = True
+
+    module.got_request_exception.connect(note, weak=False)
+    logging.getLogger("django.request").addFilter(_few_of_want_of_room)
+
+
+_quiet_until = 0.0
+
+
+def _few_of_want_of_room(record) -> bool:
+    """Of a full disk's tracebacks one in a while: every write has one."""
+    global _quiet_until
+    if not record.exc_info or not answers.is_full(record.exc_info[1]):
+        return True
+    now = time.monotonic()
+    if now < _quiet_until:
+        return False
+    _quiet_until = now + answers.NO_ROOM_SECONDS
+    return True
+
+
 PATCHES = {
     "django.db": _patch_db,
     "django.core.cache": _patch_cache,
@@ -201,6 +233,7 @@ PATCHES = {
     "django.contrib.contenttypes.models": _patch_contenttypes,
     "django.contrib.sites.models": _patch_sites,
     "django.core.handlers.wsgi": _patch_wsgi,
+    "django.core.signals": _patch_signals,
     "django.urls.base": _patch_urls,
     "django.utils.timezone": _patch_active,
     "django.utils.translation.trans_real": _patch_active,

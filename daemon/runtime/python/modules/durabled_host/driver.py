@@ -15,6 +15,8 @@ from asyncio import CancelledError, events, iscoroutine
 from threading import get_ident
 from typing import Any
 
+import _durabled
+
 from . import answers, app, current, output
 from .current import THREAD, StubError
 from .django import check_step, object_connections
@@ -114,6 +116,7 @@ class Run:
         "over",
         "cancelled",
         "began",
+        "full",
     )
 
     def __init__(self, event):
@@ -130,6 +133,7 @@ class Run:
         self.over = False
         self.cancelled = False
         self.began = False
+        self.full = False
 
     def execute(self, step) -> bool:
         """One step under the object's token. True: the event is over."""
@@ -143,10 +147,16 @@ class Run:
         finally:
             if obj is not None:
                 obj.data[THREAD] = None
-        if over:
+        if not over:
+            self.full = self.was_refused()
+        else:
             self._leave()
         output.flush()
         return over
+
+    def was_refused(self) -> bool:
+        """Had a write of this event no room, whatever the guest made of the error?"""
+        return self.full or (self.object is not None and _durabled.refused())
 
     # Steps
 
@@ -210,6 +220,10 @@ class Run:
     # Answers
 
     def _answer(self, data: ResponseData) -> bool:
+        if data.status == 500 and self.was_refused():
+            # A framework's own page for an error that it does not know: we do.
+            data.close()
+            data = answers.no_room_data(self)
         self.data = data
         if data.unchanged_call:
             call, data.call = data.call, None

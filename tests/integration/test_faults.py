@@ -1,0 +1,364 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Disks that are full, broken, read-only or gone: a clear error for who is concerned, no more.
+
+The state is on an ext4 image of its own, through a loop device; where mounts are refused, what
+needs one is skipped.
+"""
+
+import fcntl
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import tempfile
+import threading
+import time
+import unittest
+
+from daemon import FIXTURES, Service, copy_project
+
+MAIN = '''
+import os, re, sqlite3
+
+from workers import DurableObject, Response, WorkerEntrypoint, wsgi
+
+from django_cf import DjangoCFDurableObject
+from app.wsgi import application
+
+
+class TenantDO(DjangoCFDurableObject, DurableObject):
+    def get_app(self):
+        return application
+
+
+class Ledger(DurableObject):
+    """Raw sql.exec()."""
+
+    def __init__(self, ctx, env):
+        super().__init__(ctx, env)
+        self.sql = ctx.storage.sql
+
+    def add(self, key, size):
+        self.sql.exec("CREATE TABLE IF NOT EXISTS entry(key TEXT PRIMARY KEY, filler BLOB)")
+        self.sql.exec("INSERT INTO entry VALUES(?, ?)", key, os.urandom(int(size)))
+
+    async def fetch(self, request):
+        parts = request.url.split("/")[5:]
+        if parts[0] == "add":
+            self.add(parts[1], parts[2])
+            return Response(parts[1])
+        if parts[0] == "caught":
+            try:
+                self.add(parts[1], parts[2])
+            except Exception as error:
+                return Response("caught")
+            return Response(parts[1])
+        if parts[0] == "check":
+            return Response(self.sql.exec("PRAGMA quick_check").raw().toArray().to_py()[0][0])
+        rows = self.sql.exec("SELECT key, length(filler) FROM entry ORDER BY key").raw().toArray()
+        return Response.json([row[0] for row in rows.to_py()])
+
+
+def plain(environ, start_response):
+    """A WSGI application with an error page of its own, as frameworks have."""
+    obj = environ["durable"]
+    try:
+        body = obj.serve(environ["PATH_INFO"].split("/")[3:])
+        start_response("200 OK", [("Content-Type", "text/plain")])
+    except Exception:
+        body = "The framework is sorry."
+        start_response("500 Internal Server Error", [("Content-Type", "text/plain")])
+    return [body.encode()]
+
+
+class Plain(DurableObject):
+    def serve(self, parts):
+        sql = self.ctx.storage.sql
+        if parts[0] == "bug":
+            raise KeyError("not a disk's fault")
+        if parts[0] == "add":
+            sql.exec("CREATE TABLE IF NOT EXISTS entry(key TEXT PRIMARY KEY, filler BLOB)")
+            sql.exec("INSERT INTO entry VALUES(?, ?)", parts[1], os.urandom(int(parts[2])))
+            return parts[1]
+        return " ".join(row[0] for row in sql.exec("SELECT key FROM entry").raw().toArray().to_py())
+
+    async def fetch(self, request):
+        def app(environ, start_response):
+            environ["durable"] = self
+            return plain(environ, start_response)
+
+        return await wsgi.fetch(app, request, self.env)
+
+
+class Default(WorkerEntrypoint):
+    async def fetch(self, request):
+        kind, name = re.match(r"https?://[^/]+/(t|raw|wsgi)/([^/]+)/", request.url).groups()
+        binding = {"t": self.env.TENANTS, "raw": self.env.LEDGER, "wsgi": self.env.PLAIN}[kind]
+        return await binding.get(binding.idFromName(name)).fetch(request)
+'''
+MANIFEST = """{
+  "name": "faults", "main": "src/index.py", "compatibility_date": "2026-01-01",
+  "compatibility_flags": ["python_workers"],
+  "durable_objects": {"bindings": [
+    {"name": "TENANTS", "class_name": "TenantDO"},
+    {"name": "LEDGER", "class_name": "Ledger"},
+    {"name": "PLAIN", "class_name": "Plain"}]},
+  "migrations": [{"tag": "v1", "new_sqlite_classes": ["TenantDO", "Ledger", "Plain"]}]
+}
+"""
+URLS = '''
+from django.db import transaction
+from django.http import HttpResponse
+from django.urls import path
+
+from counter import views
+from counter.models import Mark
+
+def fill(request, tenant, number):
+    first = (number + 1) * 10000
+    Mark.objects.bulk_create([Mark(tenant="x" * 64, number=first + n) for n in range(5000)])
+    return HttpResponse(str(number))
+
+def caught(request, tenant, number):
+    try:
+        with transaction.atomic():
+            return fill(request, tenant, number)
+    except Exception:
+        return HttpResponse("caught")
+
+def marks(request, tenant):
+    return HttpResponse(" ".join(str(n // 10000 - 1) for n in
+        Mark.objects.filter(number__endswith="0000").values_list("number", flat=True)))
+
+def bug(request, tenant):
+    raise KeyError("not a disk's fault")
+
+urlpatterns = [
+    path("t/<slug:tenant>/", views.read),
+    path("t/<slug:tenant>/fill/<int:number>/", fill),
+    path("t/<slug:tenant>/caught/<int:number>/", caught),
+    path("t/<slug:tenant>/marks/", marks),
+    path("t/<slug:tenant>/bug/", bug),
+]
+'''
+EXT4_IOC_SHUTDOWN = 0x8004587D
+MEBI = 1 << 20
+REFUSE_SECONDS = 30 if os.environ.get("DURABLED_LONG") else 8
+
+
+class Image:
+    """An ext4 file system in a file, mounted. It can be filled, broken and set read-only."""
+
+    def __init__(self, size=208 * MEBI):
+        self.folder = tempfile.mkdtemp(prefix="durabled-image-", dir="/tmp")
+        self.file = os.path.join(self.folder, "image")
+        self.path = os.path.join(self.folder, "mounted")
+        os.mkdir(self.path)
+        with open(self.file, "wb") as file:
+            file.truncate(size)
+        self.mounted = False
+
+    def make(self):
+        subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", self.file], check=True)
+        self.mount()
+
+    def mount(self):
+        subprocess.run(["mount", "-o", "loop", self.file, self.path], check=True,
+                       capture_output=True)
+        self.mounted = True
+
+    def unmount(self):
+        if self.mounted:
+            subprocess.run(["umount", self.path], check=True, capture_output=True)
+            self.mounted = False
+
+    def remount(self, options):
+        subprocess.run(["mount", "-o", "remount," + options, self.path], check=True,
+                       capture_output=True)
+
+    def fill(self):
+        """Takes all room that is left."""
+        with open(os.path.join(self.path, "filler"), "ab", buffering=0) as file:
+            for size in (MEBI, 4096):
+                block = os.urandom(size)
+                try:
+                    while True:
+                        file.write(block)
+                except OSError:
+                    pass
+
+    def empty(self):
+        os.unlink(os.path.join(self.path, "filler"))
+
+    def break_down(self):
+        """Every operation fails with EIO from now on, and what is not synced is gone."""
+        folder = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.ioctl(folder, EXT4_IOC_SHUTDOWN, struct.pack("I", 2))
+        finally:
+            os.close(folder)
+
+    def remove(self):
+        if self.mounted:
+            subprocess.run(["umount", "-l", self.path], capture_output=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def resident(pid):
+    with open(f"/proc/{pid}/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+class FaultCase(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.mkdtemp(prefix="durabled-project-", dir="/tmp")
+        cls.addClassCleanup(shutil.rmtree, cls.folder, ignore_errors=True)
+        cls.project = copy_project(os.path.join(FIXTURES, "tenants"), cls.folder)
+        files = {"wrangler.jsonc": MANIFEST, "src/index.py": MAIN, "src/app/urls.py": URLS}
+        for name, text in files.items():
+            with open(os.path.join(cls.project, name), "w", encoding="utf-8") as file:
+                file.write(text)
+
+    def image(self, **options):
+        image = Image(**options)
+        self.addCleanup(image.remove)
+        try:
+            image.make()
+        except (OSError, subprocess.CalledProcessError) as error:
+            self.skipTest(f"an image cannot be mounted here: {error}")
+        return image
+
+    def service(self, data=None, workers=1, **options):
+        return Service(self.project, workers=workers, data=data, **options)
+
+    def until(self, condition, what, seconds=20):
+        end = time.monotonic() + seconds
+        while True:
+            found = condition()
+            if found:
+                return found
+            self.assertLess(time.monotonic(), end, what)
+            time.sleep(0.05)
+
+
+class FullDisk(FaultCase):
+    KINDS = {
+        "raw": ("/raw/{}/add/k{:05}/500000", "/raw/{}/list"),
+        "wsgi": ("/wsgi/{}/add/k{:05}/500000", "/wsgi/{}/list"),
+        "django": ("/t/{}/fill/{}/", "/t/{}/marks/"),
+    }
+
+    def setUp(self):
+        self.kept = {}
+
+    def write(self, client, kind, name, number):
+        """The answer to one write, which is remembered when it says that it is kept."""
+        answer = client.get(self.KINDS[kind][0].format(name, number))
+        if answer.status == 200:
+            self.kept.setdefault((kind, name), set()).add(number)
+        return answer
+
+    def write_until_refused(self, client, kind, name, start=1):
+        for number in range(start, start + 1000):
+            answer = self.write(client, kind, name, number)
+            if answer.status != 200:
+                self.assertEqual(answer.status, 507, answer.text)
+                return answer
+        self.fail(f"writes of {kind} are never refused")
+
+    def check_kept(self, client):
+        """Each write that was acknowledged is there, and no other."""
+        for (kind, name), numbers in self.kept.items():
+            answer = client.get(self.KINDS[kind][1].format(name))
+            self.assertEqual(answer.status, 200, answer.text)
+            found = answer.json() if kind == "raw" else answer.text.split()
+            self.assertEqual({int(key.lstrip("k")) for key in found}, numbers, (kind, name))
+
+    def full(self, daemon, image):
+        """A client, with three objects that have filled the disk and its journal."""
+        client = daemon.client()
+        for kind in self.KINDS:
+            self.assertEqual(self.write(client, kind, "one", 0).status, 200)
+        image.fill()
+        for kind in self.KINDS:
+            answer = self.write_until_refused(client, kind, "one")
+            self.assertIn("no room", answer.text)
+        return client
+
+    def test_reads_go_on_writes_get_507_and_writes_work_again_when_space_returns(self):
+        image = self.image()
+        with self.service(image.path) as daemon:
+            client = self.full(daemon, image)
+            # Who copes with the error keeps the answer, whose fault is another keeps the status.
+            self.assertEqual(client.get("/raw/one/caught/x/500000").text, "caught")
+            self.assertEqual(client.get("/t/one/caught/900/").text, "caught")
+            self.assertEqual(client.get("/t/one/bug/").status, 500)
+            self.assertEqual(client.get("/wsgi/one/bug").text, "The framework is sorry.")
+            self.assertEqual(client.get("/raw/new/add/k0/500000").status, 507)
+            self.assertEqual(client.get("/t/new/").status, 507)
+            self.check_kept(client)
+            html = client.get("/t/one/fill/901/", headers={"Accept": "text/html"})
+            self.assertIn("<h1>Insufficient Storage</h1>", html.text)
+            image.empty()
+            self.until(lambda: self.write(client, "raw", "one", 2000).status == 200,
+                       "writes are refused though there is room again")
+            for kind in self.KINDS:
+                for number in range(2001, 2004):
+                    self.assertEqual(self.write(client, kind, "one", number).status, 200)
+            self.assertEqual(client.get("/t/new/").status, 200)
+            self.check_kept(client)
+            self.assertEqual(daemon.stop(), 0)
+            daemon.start()
+            client = daemon.client()
+            self.check_kept(client)
+            self.assertEqual(client.get("/raw/one/check").text, "ok")
+
+    def test_a_worker_that_is_killed_with_a_full_disk_comes_back_when_there_is_room(self):
+        image = self.image()
+        with self.service(image.path) as daemon:
+            self.full(daemon, image)
+            os.kill(daemon.all_workers()[0]["pid"], signal.SIGKILL)
+            # What the journal holds must go into files that have no room to grow.
+            daemon.wait_output("faults/0': the disk is full")
+            image.empty()
+            daemon.wait_ready()
+            self.check_kept(daemon.client())
+            self.assertEqual(daemon.stop(), 0)
+
+    def test_refused_writes_make_neither_memory_nor_the_log_grow(self):
+        image = self.image()
+        with self.service(image.path) as daemon:
+            client = self.full(daemon, image)
+            stop, counts = threading.Event(), []
+
+            def refuse(number):
+                own, count = daemon.client(), 0
+                kind = list(self.KINDS)[number % 3]
+                while not stop.is_set():
+                    answer = own.get(self.KINDS[kind][0].format("one", 5000))
+                    count += answer.status == 507
+                counts.append(count)
+
+            threads = [threading.Thread(target=refuse, args=(n,)) for n in range(6)]
+            for thread in threads:
+                thread.start()
+            pid = daemon.all_workers()[0]["pid"]
+            time.sleep(2)
+            before, said = resident(pid), len(daemon.read_output().splitlines())
+            time.sleep(REFUSE_SECONDS)
+            after, lines = resident(pid), daemon.read_output().splitlines()
+            stop.set()
+            for thread in threads:
+                thread.join()
+            print(f"# {sum(counts)} refused, {before >> 20} MiB before, {after >> 20} after, "
+                  f"{len(lines) - said} lines")
+            self.assertGreater(sum(counts), 20)
+            self.assertLess(after - before, 16 * MEBI)
+            self.assertLess(len(lines) - said, 10, lines[said:])
+            self.check_kept(client)
+
+
+if __name__ == "__main__":
+    unittest.main()
