@@ -4,6 +4,9 @@
 #include <errno.h>
 
 static const char late_message[] = "The app did not answer before the request's deadline.";
+static const char late_operation_message[] =
+        "It takes longer than it may, and goes on: look later whether it was done.";
+static const char reset_message[] = "The object was reset while it answered: try again.";
 
 static Event *event_from_runtime(RuntimeEvent *event)
 {
@@ -61,6 +64,10 @@ Event *event_free(Event *event)
         ring_timer_disarm(event->registry->options.ring, &event->timer);
         if (!event->object)
                 event->registry->n_entry--;
+        if (event->operation) {
+                event->registry->n_operations--;
+                event->operation->end(event->operation);
+        }
         if (!response_is_forwarded(event->runtime.response))
                 response_set_producer(event->runtime.response, NULL, NULL);
         response_unref(event->runtime.response);
@@ -86,14 +93,25 @@ static void event_drop(Event *event, unsigned status, const char *message)
         response_unref(response);
 }
 
-static void event_cancel(Event *event)
+void event_cancel(Event *event)
 {
         Runtime *runtime = event->registry->options.runtime;
 
         if (event->cancelled)
                 return;
         event->cancelled = true;
-        runtime->vtable->cancel(runtime, &event->runtime);
+        /* What an operation has begun it ends. */
+        if (!event->operation)
+                runtime->vtable->cancel(runtime, &event->runtime);
+}
+
+void event_give_up(Event *event)
+{
+        Response *response = response_ref(event->runtime.response);
+
+        event_cancel(event);
+        response_abort(response, 503, 1, reset_message);
+        response_unref(response);
 }
 
 static void event_on_cancel(Response *response, void *data)
@@ -115,7 +133,7 @@ static void event_on_timer(RingTimer *timer)
                 "The object did not get to this request before its deadline.";
         Event *event = CONTAINER_OF(timer, Event, timer);
         uint64_t now = ring_now(event->registry->options.ring);
-        uint64_t deadline = event->runtime.request->deadline;
+        uint64_t deadline = event->deadline;
         Response *response;
 
         if (event->state == EVENT_QUEUED) {
@@ -135,7 +153,8 @@ static void event_on_timer(RingTimer *timer)
         event->late = true;
         event_cancel(event);
         if (response_get_state(response) == RESPONSE_OPEN)
-                response_abort(response, 504, 0, late_message);
+                response_abort(
+                        response, 504, 0, event->operation ? late_operation_message : late_message);
         response_unref(response);
 }
 
@@ -143,7 +162,7 @@ static void event_on_timer(RingTimer *timer)
 void event_arm(Event *event)
 {
         Ring *ring = event->registry->options.ring;
-        uint64_t at = event->runtime.request->deadline;
+        uint64_t at = event->deadline;
 
         if (event->state == EVENT_QUEUED && event->grace_end && (!at || event->grace_end < at))
                 at = event->grace_end;
@@ -216,7 +235,54 @@ static void event_done(RuntimeEvent *runtime_event)
         response_unref(response);
 }
 
+/* Of the step that executes: the guest is not to outlive it. */
+static void event_reset(RuntimeEvent *runtime_event)
+{
+        Event *event = event_from_runtime(runtime_event);
+
+        dd_assert(event->state == EVENT_EXECUTING);
+        if (event->object)
+                event->object->reset = true;
+}
+
 static const ResponseProducer event_producer = { .on_cancel = event_on_cancel };
+
+static void operation_work(PoolWork *work)
+{
+        const Event *event = CONTAINER_OF(work, Event, work);
+
+        event->operation->run(event->operation, event->object->path);
+}
+
+static void operation_done(PoolWork *work)
+{
+        Event *event = CONTAINER_OF(work, Event, work);
+        Response *response = event->runtime.response;
+        Object *object = event->object;
+
+        if (response_get_state(response) == RESPONSE_OPEN)
+                event->operation->answer(event->operation, response);
+        event_free(event);
+        object_run(object);
+}
+
+static void event_operate(Event *event)
+{
+        const Registry *registry = event->registry;
+        Response *response;
+        Object *object = event->object;
+
+        event->deadline = ring_now(registry->options.ring) + event->operation->run_ns;
+        event_arm(event);
+        pool_work_init(&event->work, operation_work, operation_done);
+        if (pool_push(registry->options.pool, &event->work) == 0)
+                return;
+        response = response_ref(event->runtime.response);
+        event_free(event);
+        object_run(object);
+        response_abort(response, 503, 1, "No thread can be made for it.");
+        response_unref(response);
+}
 
 void event_step(Event *event)
 {
@@ -228,7 +294,10 @@ void event_step(Event *event)
         if (first) {
                 event->registry->n_events++;
                 event_arm(event);
-                runtime->vtable->deliver(runtime, &event->runtime);
+                if (event->operation)
+                        event_operate(event);
+                else
+                        runtime->vtable->deliver(runtime, &event->runtime);
         } else {
                 runtime->vtable->resume(runtime, &event->runtime);
         }
@@ -257,10 +326,12 @@ int event_new(Registry *registry, Object *object, Request *request, Response *re
                 .suspended = event_suspended,
                 .ready = event_ready,
                 .done = event_done,
+                .reset = event_reset,
         };
         event->registry = registry;
         event->object = object;
         event->state = EVENT_QUEUED;
+        event->deadline = request->deadline;
         event->reenters = object && chain_holds(request->chain, object->runtime.id_text);
         list_init(&event->link);
         ring_timer_init(&event->timer, event_on_timer);
@@ -274,4 +345,14 @@ int event_new(Registry *registry, Object *object, Request *request, Response *re
         response_set_producer(response, &event_producer, event);
         *ret = event;
         return 0;
+}
+
+void event_set_operation(Event *event, Operation *operation)
+{
+        Registry *registry = event->registry;
+
+        dd_assert(event->state == EVENT_QUEUED && event->object);
+        event->operation = operation;
+        event->deadline = ring_now(registry->options.ring) + operation->wait_ns;
+        registry->n_operations++;
 }

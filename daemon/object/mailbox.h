@@ -35,12 +35,15 @@ typedef struct Event {
         Registry *registry;
         Object *object; /* NULL: an entry event */
         EventState state;
-        bool cancelled;     /* the runtime was told, or will never be */
-        bool late;          /* its deadline passed while it executed */
-        bool reenters;      /* its chain holds its object */
-        List link;          /* in one of the object's lists */
-        RingTimer timer;    /* the deadline, or the end of the grace of reenters */
-        uint64_t grace_end; /* 0: no step of its own chain executes */
+        bool cancelled;       /* the runtime was told, or will never be */
+        bool late;            /* its deadline passed while it executed */
+        bool reenters;        /* its chain holds its object */
+        List link;            /* in one of the object's lists */
+        RingTimer timer;      /* the deadline, or the end of the grace of reenters */
+        uint64_t grace_end;   /* 0: no step of its own chain executes */
+        Operation *operation; /* NULL: the runtime's */
+        PoolWork work;
+        uint64_t deadline; /* monotonic ns, 0: none */
 } Event;
 
 typedef enum ObjectState {
@@ -61,6 +64,8 @@ struct Object {
         char key[OBJECT_KEY_SIZE]; /* class index and id */
         ObjectState state;
         bool running; /* inside object_run() */
+        bool reset;   /* the guest has to go before the next event */
+        bool leaving; /* it is going */
         Event *executing;
         List queued, suspended, ready;
         unsigned n_waiting;  /* in the three lists */
@@ -75,7 +80,7 @@ struct Registry {
         RegistryOptions options;
         Map objects;
         List idle; /* least recently used first */
-        unsigned n_evicting, n_entry, n_executing, n_waiting;
+        unsigned n_evicting, n_entry, n_executing, n_waiting, n_operations;
         uint64_t n_events, n_rejected, n_evicted;
         RingTimer idle_timer;
         bool stopping;
@@ -88,6 +93,12 @@ struct Registry {
 
 int event_new(
         Registry *registry, Object *object, Request *request, Response *response, Event **ret);
+/* Makes a new event one of an operator's. */
+void event_set_operation(Event *event, Operation *operation);
+/* Tells the runtime, once, that nobody waits for it any more. */
+void event_cancel(Event *event);
+/* Cancels one that has begun because its object is reset. */
+void event_give_up(Event *event);
 /* Out of whatever list it is in, then gone. Does not run the object. */
 Event *event_free(Event *event);
 DEFINE_CLEANUP(Event *, event_free)

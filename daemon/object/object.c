@@ -95,6 +95,7 @@ int object_learn_name(Object *object, Slice name)
         return object->next_name ? 0 : -ENOMEM;
 }
 
+/* While no event has begun and no guest is there to read it. */
 static void object_take_name(Object *object)
 {
         if (!object->next_name)
@@ -102,6 +103,70 @@ static void object_take_name(Object *object)
         free(object->name);
         object->name = TAKE_PTR(object->next_name);
         object->runtime.name = slice_from(object->name);
+}
+
+static bool has_begun(const Object *object)
+{
+        return object->executing || !list_is_empty(&object->suspended) ||
+               !list_is_empty(&object->ready);
+}
+
+/* A reset */
+
+static bool object_wants_reset(const Object *object)
+{
+        const List *link = list_first(&object->queued);
+        const Event *next = link ? list_entry(link, Event, link) : NULL;
+
+        return object->reset || (next && next->operation && next->operation->exclusive);
+}
+
+/* One that is cancelled may come back as ready before this returns: hence from the beginning. */
+static void object_give_up(Object *object, List *list)
+{
+        bool more;
+
+        do {
+                more = false;
+                list_for_each(link, list) {
+                        Event *event = list_entry(link, Event, link);
+
+                        if (event->cancelled)
+                                continue;
+                        event_give_up(event);
+                        more = true;
+                        break;
+                }
+        } while (more);
+}
+
+static void object_guest_left(RuntimeObject *runtime_object, void *data)
+{
+        Object *object = data;
+
+        dd_assert(object->leaving);
+        object->leaving = false;
+        object->runtime.guest = NULL;
+        object_run(object);
+}
+
+/* True when the next event may begin; what has begun goes on to its end first. */
+static bool object_step_reset(Object *object)
+{
+        Runtime *runtime = object->registry->options.runtime;
+
+        object_give_up(object, &object->suspended);
+        object_give_up(object, &object->ready);
+        if (has_begun(object))
+                return false;
+        if (object->runtime.guest) {
+                object->leaving = true;
+                runtime->vtable->evict(runtime, &object->runtime, object_guest_left, object);
+        }
+        if (object->leaving)
+                return false;
+        object->reset = false;
+        return true;
 }
 
 /* A step begins or an event comes: how long may the event wait for its own chain? */
@@ -130,10 +195,17 @@ void object_queue(Object *object, Event *event)
 
 static Event *object_next(Object *object)
 {
-        List *link = list_first(&object->ready);
+        List *link;
 
-        if (object->executing)
+        if (object->executing || object->leaving)
                 return NULL;
+        if (object_wants_reset(object) && !object_step_reset(object)) {
+                link = list_first(&object->ready);
+                return link ? list_entry(link, Event, link) : NULL;
+        }
+        if (!object->runtime.guest && !has_begun(object))
+                object_take_name(object);
+        link = list_first(&object->ready);
         if (!link)
                 link = list_first(&object->queued);
         return link ? list_entry(link, Event, link) : NULL;
@@ -155,7 +227,7 @@ void object_run(Object *object)
                         object_judge(object, list_entry(link, Event, link));
         }
         object->running = false;
-        if (object->executing || object->n_waiting)
+        if (object->executing || object->n_waiting || object->leaving)
                 return;
         object_set_state(object, OBJECT_IDLE);
         registry_settle(registry);

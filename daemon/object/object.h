@@ -25,9 +25,15 @@
  *    goes on from the step's.
  * 4. Every response of an object, errors too, passes the gate (lib/store/store.h, invariant 1): no
  *    head and no chunk leaves before what the object had committed by then is durable.
+ * 5. An operator's event (Operation) is one of the object's events: it holds the token while it
+ *    runs, on a thread of the pool, and starts no guest. At most operations_max of them at a time.
+ * 6. A reset lets nothing of the guest outlive it: events that have begun are cancelled and answer
+ *    503, the runtime evicts the object, and only then the next event begins, on a new instance. It
+ *    comes before an exclusive operation, and when an event asks for it (RuntimeEvent.reset).
  */
 
 #include "daemon/runtime/runtime.h"
+#include "lib/loop/pool.h"
 
 /* How long a step may keep a call of its own chain waiting when it is not known to wait for it. */
 #define OBJECT_CHAIN_GRACE_NS UINT64_C(1000000000)
@@ -36,17 +42,34 @@
 
 typedef struct Registry Registry;
 
+typedef struct Operation Operation;
+
+/* What an operator wants of one object; embedded in the structure of who asks. */
+struct Operation {
+        /* On a thread of the pool, which may block. path: of the object's database. */
+        void (*run)(Operation *operation, const char *path);
+        /* On the loop, after run(): answers, by a response that is OPEN. */
+        void (*answer)(Operation *operation, Response *response);
+        /* The last word, also of one that never ran. */
+        void (*end)(Operation *operation);
+        bool exclusive;   /* the guest must be gone: a reset comes first */
+        uint64_t wait_ns; /* how long it may wait for its turn: 504 then */
+        uint64_t run_ns;  /* answered with 504 when it takes longer, while it goes on */
+};
+
 typedef struct RegistryOptions {
         Ring *ring;
         Runtime *runtime;
         const RuntimeClass *classes;
         size_t n_classes;
         const char *objects_directory;
-        struct Store *store;  /* whose gate answers pass; NULL: none, for tests */
-        unsigned objects_max; /* in memory; default 1000 */
-        unsigned mailbox_max; /* events of one object; default 1024 */
-        unsigned entry_max;   /* events of the app's entrypoint; default 4096 */
-        uint64_t idle_ns;     /* default 60 s */
+        struct Store *store;     /* whose gate answers pass; NULL: none, for tests */
+        unsigned objects_max;    /* in memory; default 1000 */
+        unsigned mailbox_max;    /* events of one object; default 1024 */
+        unsigned entry_max;      /* events of the app's entrypoint; default 4096 */
+        uint64_t idle_ns;        /* default 60 s */
+        Pool *pool;              /* of operations; NULL: none are possible */
+        unsigned operations_max; /* default 16 */
 } RegistryOptions;
 
 typedef struct RegistryStats {
@@ -63,6 +86,9 @@ DEFINE_CLEANUP(Registry *, registry_free)
  * -ENOMEM; everything else is told by an aborted response. */
 int registry_fetch(Registry *registry, unsigned class_index, const ObjectId *id, Slice name,
         Request *request, Response **ret);
+/* The same for an operator's event. operation->end() is called in any case but an error's. */
+int registry_operate(Registry *registry, unsigned class_index, const ObjectId *id, Slice name,
+        Operation *operation, Response **ret);
 /* Runs the app's entrypoint: no object, no mailbox; beyond entry_max events 503. */
 int registry_fetch_entry(Registry *registry, Request *request, Response **ret);
 void registry_get_stats(const Registry *registry, RegistryStats *ret);

@@ -9,6 +9,7 @@
 #define MAILBOX_MAX 1024u
 #define ENTRY_MAX 4096u
 #define IDLE_NS (60 * NSEC_PER_SEC)
+#define OPERATIONS_MAX 16u
 #define RETRY_AFTER 1u /* seconds; a mailbox that is full moves on within that or not at all */
 
 static void registry_on_idle_timer(RingTimer *timer);
@@ -29,6 +30,8 @@ int registry_new(const RegistryOptions *options, Registry **ret)
                 registry->options.entry_max = ENTRY_MAX;
         if (!registry->options.idle_ns)
                 registry->options.idle_ns = IDLE_NS;
+        if (!registry->options.operations_max)
+                registry->options.operations_max = OPERATIONS_MAX;
         map_init(&registry->objects);
         list_init(&registry->idle);
         ring_timer_init(&registry->idle_timer, registry_on_idle_timer);
@@ -139,6 +142,14 @@ static bool registry_admit(Registry *registry, const Object *object, unsigned cl
         return !message;
 }
 
+static bool registry_admit_operation(Registry *registry, Response *response)
+{
+        if (registry->n_operations < registry->options.operations_max)
+                return true;
+        registry_reject(registry, response, 503, "Too many operators' requests are under way.");
+        return false;
+}
+
 static Object *registry_find(Registry *registry, unsigned class_index, const ObjectId *id)
 {
         char key[OBJECT_KEY_SIZE];
@@ -170,8 +181,9 @@ static int registry_gate(Registry *registry, Object *object, Response *response,
         return 0;
 }
 
-int registry_fetch(Registry *registry, unsigned class_index, const ObjectId *id, Slice name,
-        Request *request, Response **ret)
+/* An event for an object; operation: NULL when the runtime gets it. */
+static int registry_deliver(Registry *registry, unsigned class_index, const ObjectId *id,
+        Slice name, Request *request, Operation *operation, Response **ret)
 {
         _cleanup_(response_unref_p) Response *response = NULL, *answer = NULL;
         Object *object = registry_find(registry, class_index, id);
@@ -183,7 +195,10 @@ int registry_fetch(Registry *registry, unsigned class_index, const ObjectId *id,
         if (r)
                 return r;
         response_set_shard(response, (int)ident_get_shard(id));
-        if (!registry_admit(registry, object, class_index, request, response)) {
+        if (!registry_admit(registry, object, class_index, request, response) ||
+                (operation && !registry_admit_operation(registry, response))) {
+                if (operation)
+                        operation->end(operation);
                 *ret = TAKE_PTR(response);
                 return 0;
         }
@@ -199,12 +214,34 @@ int registry_fetch(Registry *registry, unsigned class_index, const ObjectId *id,
                         object_free(object);
                 return r;
         }
+        if (operation)
+                event_set_operation(event, operation);
         object_queue(object, event);
         object_run(object);
         if (created)
                 registry_settle(registry);
         *ret = TAKE_PTR(answer);
         return 0;
+}
+
+int registry_fetch(Registry *registry, unsigned class_index, const ObjectId *id, Slice name,
+        Request *request, Response **ret)
+{
+        return registry_deliver(registry, class_index, id, name, request, NULL, ret);
+}
+
+int registry_operate(Registry *registry, unsigned class_index, const ObjectId *id, Slice name,
+        Operation *operation, Response **ret)
+{
+        RequestParts parts = { .method = SLICE("OPERATE"), .path = SLICE("/"), .body_fd = -1 };
+        _cleanup_(request_unref_p) Request *request = NULL;
+        int r;
+
+        dd_assert(registry->options.pool);
+        r = request_new(&parts, &request);
+        if (r)
+                return r;
+        return registry_deliver(registry, class_index, id, name, request, operation, ret);
 }
 
 int registry_fetch_entry(Registry *registry, Request *request, Response **ret)

@@ -27,7 +27,8 @@
  *    outlive the event.
  * Guarantees of the host:
  * 6. No two events of one object execute at a time. resume() is called only after ready().
- * 7. evict() is called only when no event of the object is queued, executing or suspended.
+ * 7. evict() is called only when no event of the object is with the runtime, and none is delivered
+ *    before its callback.
  */
 
 #include "daemon/runtime/message.h"
@@ -74,6 +75,9 @@ struct RuntimeEvent {
         void (*suspended)(RuntimeEvent *event);
         void (*ready)(RuntimeEvent *event);
         void (*done)(RuntimeEvent *event);
+        /* Between deliver() or resume() and the end of that step: the object's guest is to be made
+         * anew. Events of the object that have begun are cancelled, no other begins before. */
+        void (*reset)(RuntimeEvent *event);
         void *guest; /* the runtime's own */
         /* Calls that the current step waits for without suspending. The runtime counts one up
          * before stub_fetch() and down when it is answered: a chain that comes back is failed at

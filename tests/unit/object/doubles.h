@@ -15,6 +15,9 @@
 void fake_advance(uint64_t ns);
 void fake_run_deferred(void);
 void fake_reset(void);
+/* The pool: runs what was pushed first; false when there is nothing. */
+bool fake_work(void);
+extern bool fake_pool_is_broken;
 
 #define FAKE_EVENTS 64
 
