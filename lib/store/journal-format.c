@@ -11,7 +11,7 @@
 #define SHIFT_MIN 9
 #define SHIFT_MAX 16
 
-static const char epoch_magic[8] = "DDEPOCH1";
+static const char epoch_magic[8] = "DDEPOCH2";
 
 uint32_t get_be32(const void *data)
 {
@@ -56,13 +56,15 @@ void epoch_encode(const EpochFile *epoch, unsigned char out[EPOCH_SIZE])
         put_le64(out + 32, epoch->first_segment);
         put_le64(out + 40, epoch->segment_size);
         put_le64(out + 48, epoch->time);
-        put_le32(out + 60, crc32c(0, out, 60));
+        put_le32(out + 56, (uint32_t)epoch->flags);
+        put_le64(out + 64, epoch->last_before);
+        put_le32(out + EPOCH_SIZE - 4, crc32c(0, out, EPOCH_SIZE - 4));
 }
 
 int epoch_decode(Slice bytes, EpochFile *ret)
 {
         if (bytes.len != EPOCH_SIZE || memcmp(bytes.data, epoch_magic, sizeof epoch_magic) != 0 ||
-                get_le32(bytes.data + 60) != crc32c(0, bytes.data, 60))
+                get_le32(bytes.data + EPOCH_SIZE - 4) != crc32c(0, bytes.data, EPOCH_SIZE - 4))
                 return -EBADMSG;
         *ret = (EpochFile){
                 .epoch = get_le64(bytes.data + 8),
@@ -71,6 +73,8 @@ int epoch_decode(Slice bytes, EpochFile *ret)
                 .first_segment = get_le64(bytes.data + 32),
                 .segment_size = get_le64(bytes.data + 40),
                 .time = get_le64(bytes.data + 48),
+                .flags = get_le32(bytes.data + 56),
+                .last_before = get_le64(bytes.data + 64),
         };
         return 0;
 }
@@ -136,6 +140,7 @@ void record_encode(const Record *record, size_t payload, unsigned char *out)
         put_le32(out + 16, record->object);
         put_le32(out + 20, record->db_pages);
         put_le32(out + 24, record->n_pages);
+        put_le32(out + 28, record->pages_before);
         memset(out + used, 0, size - used);
 }
 
@@ -144,12 +149,40 @@ void record_set_lsn(unsigned char *record, uint64_t lsn)
         put_le64(record + 8, lsn);
 }
 
+static int check_txn(Record *record, unsigned shift)
+{
+        if (shift < SHIFT_MIN || shift > SHIFT_MAX || record->db_pages == 0 ||
+                record->flags & ~(unsigned)(RECORD_SPILL | RECORD_COPY))
+                return -EBADMSG;
+        record->page_size = UINT32_C(1) << shift;
+        return record->flags & RECORD_SPILL && record->payload.len != SPILL_REF_SIZE ? -EBADMSG : 0;
+}
+
+static int check_delete(Record *record, unsigned shift)
+{
+        size_t len = record->payload.len;
+
+        if (!shift)
+                return record->flags || len || record->n_pages || record->pages_before ? -EBADMSG
+                                                                                       : 0;
+        if (shift < SHIFT_MIN || shift > SHIFT_MAX || record->flags & ~(unsigned)RECORD_SPILL)
+                return -EBADMSG;
+        record->page_size = UINT32_C(1) << shift;
+        if (record->flags & RECORD_SPILL)
+                return len != SPILL_REF_SIZE || record->n_pages ? -EBADMSG : 0;
+        return 0;
+}
+
 /* Whether type, flags, page size and length belong together; cuts a name to its length. */
 static int check_record(Record *record, unsigned shift)
 {
         size_t len = record->payload.len;
 
-        if (record->type != RECORD_TXN && (record->flags || shift || record->n_pages))
+        if (record->type == RECORD_TXN)
+                return check_txn(record, shift);
+        if (record->type == RECORD_DELETE)
+                return check_delete(record, shift);
+        if (record->flags || shift || record->n_pages || record->pages_before)
                 return -EBADMSG;
         switch (record->type) {
         case RECORD_NAME:
@@ -159,14 +192,7 @@ static int check_record(Record *record, unsigned shift)
                 record->payload.len = record->db_pages;
                 return memchr(record->payload.data, 0, record->payload.len) ? -EBADMSG : 0;
         case RECORD_CREATE:
-        case RECORD_DELETE:
                 return len ? -EBADMSG : 0;
-        case RECORD_TXN:
-                if (shift < SHIFT_MIN || shift > SHIFT_MAX || record->db_pages == 0 ||
-                        record->flags & ~(unsigned)(RECORD_SPILL | RECORD_COPY))
-                        return -EBADMSG;
-                record->page_size = UINT32_C(1) << shift;
-                return record->flags & RECORD_SPILL && len != SPILL_REF_SIZE ? -EBADMSG : 0;
         case RECORD_CANCEL:
                 return len == 8 ? 0 : -EBADMSG;
         default:
@@ -195,6 +221,7 @@ int record_decode(Slice *rest, Record *ret)
                 .object = get_le32(head + 16),
                 .db_pages = get_le32(head + 20),
                 .n_pages = get_le32(head + 24),
+                .pages_before = get_le32(head + 28),
                 .payload = slice_of(rest->data + RECORD_HEADER_SIZE, len - RECORD_HEADER_SIZE),
         };
         r = check_record(&record, head[2]);
@@ -221,8 +248,9 @@ int page_decode(Slice *rest, uint32_t page_size, Page *ret)
         page.number = get_le32(rest->data);
         len = get_le32(rest->data + 4) & PAGE_LEN_MASK;
         page.kind = get_le32(rest->data + 4) >> PAGE_KIND_SHIFT;
-        if (page.number == 0 || page.kind > PAGE_DELTA || len > page_size ||
-                len > rest->len - PAGE_HEADER_SIZE || (page.kind == PAGE_RAW && len != page_size))
+        if (page.number == 0 || page.kind > PAGE_BEFORE || len > page_size ||
+                len > rest->len - PAGE_HEADER_SIZE ||
+                ((page.kind == PAGE_RAW || page.kind == PAGE_BEFORE) && len != page_size))
                 return -EBADMSG;
         page.bytes = slice_of(rest->data + PAGE_HEADER_SIZE, len);
         *rest = slice_skip(*rest, PAGE_HEADER_SIZE + len);

@@ -7,22 +7,26 @@
  * All integers are little-endian. A slot's journal folder holds:
  *
  *   lock              empty; an OFD lock on it is the right to the folder
- *   epoch             the epoch file, 64 bytes
+ *   epoch             the epoch file, 80 bytes
  *   segment-00 ...    segments, all of one size, written once round after round
  *   spill-<16 hex>    page sets too large for the journal
  *   overflow-<16 hex> the rest of a long WAL; of no use after a crash, removed at start
  *
  * The epoch file: which batches of the segments count. It is replaced by a rename.
  *
- *    0  8  magic "DDEPOCH1"
+ *    0  8  magic "DDEPOCH2"
  *    8  8  epoch: random; a batch of another epoch is as good as none
  *   16  8  generation: 1, 2, ... each time the epoch changes
- *   24  8  first LSN of the epoch
+ *   24  8  first LSN of the epoch: at least microseconds since 1970, so that the records of all
+ *          journals of an app can be put in order
  *   32  8  first segment number of the epoch
  *   40  8  segment size in bytes
  *   48  8  nanoseconds since 1970, when it was written
- *   56  4  zero
- *   60  4  crc32c of bytes 0..59
+ *   56  4  flags: UNDO 1: the epoch's records tell what was before (below)
+ *   60  4  zero
+ *   64  8  LSN of the journal's last record before the epoch, or 0
+ *   72  4  zero
+ *   76  4  crc32c of bytes 0..75
  *
  * A segment is a row of batches, each on a fresh block of 4,096 bytes, the first at 0. A batch is
  * one write. It has batch number n only when the batches before it are durable, so at most the last
@@ -43,14 +47,14 @@
  *
  *    0  1  type
  *    1  1  flags
- *    2  1  shift of the page size (9..16): TXN; else 0
+ *    2  1  shift of the page size (9..16): TXN, and DELETE that tells what was before; else 0
  *    3  1  zero
  *    4  4  len, with this header and zeros up to a multiple of 8
  *    8  8  LSN; the records of an epoch are numbered without a gap
  *   16  4  object: a number that holds within the epoch
  *   20  4  TXN: pages of the database after it; NAME: length of the name; else 0
- *   24  4  TXN: pages in this record; else 0
- *   28  4  zero
+ *   24  4  TXN, DELETE: pages in this record (UNDO and BEFORE are counted too); else 0
+ *   28  4  TXN, DELETE: pages of the database before it, where the epoch says UNDO; else 0
  *   32     what the type says
  *
  *   NAME 1    path of the object's file below the objects folder. It comes before the first other
@@ -59,24 +63,41 @@
  *   TXN 3     a commit: pages. Each is { number: 4 bytes, kind and length: 4, bytes }; the length
  *             is in the low 28 bits, the kind in the high 4: RAW 0, the page; ZERO 1, a delta
  *             against zeros; DELTA 2, a delta against the object's page as the records before make
- *             it, which begin with a RAW or ZERO of the page in the same segment.
+ *             it, which begin with a RAW or ZERO of the page in the same segment; UNDO 3 and
+ *             BEFORE 4, below. RAW, ZERO or DELTA of a page is there once in a record.
  *             With flag COPY 2 it is no commit but pages of earlier ones, written anew so that
- * their segment can go. With flag SPILL 1 the pages are in a file: { file: 8, size: 8, crc32c: 4,
- * zero: 4 }. CANCEL 4  { lsn: 8 }: the object's records from this LSN on, up to here, are void.
- *   DELETE 5  nothing. The file is gone.
+ *             their segment can go: what was before is not in it.
+ *             With flag SPILL 1 the pages are in a file: { file: 8, size: 8, crc32c: 4, zero: 4 }.
+ *   CANCEL 4  { lsn: 8 }: the object's TXN records from this LSN on, up to here, are void.
+ *   DELETE 5  The file is gone. Where the epoch says UNDO, all its pages as UNDO or BEFORE, or with
+ *             flag SPILL in a file.
  *
- * A spill file: { number: 4, the page }*, as many as the record says.
+ * A spill file: { number: 4, the page }*. The first are as many as the record says, RAW; what
+ * follows, up to the file's end, are pages as they were before (of DELETE: all).
+ *
+ * What was before. Where the epoch says UNDO, a record can be taken back: from the object's content
+ * after it that before it is made, page by page:
+ *   DELTA     the same XOR again.
+ *   RAW, ZERO of a page up to the database's end before and after: the next entry is UNDO 3 of it,
+ *             a delta that makes of the page just given the one before, or, where that would be no
+ *             shorter than a page, BEFORE 4, the page as it was.
+ *   A page up to the database's end before, but beyond the one after, has an UNDO, a delta against
+ *   zeros, or BEFORE of its own, at the record's beginning; what else the record has of such a page
+ *   says nothing of the one before.
+ *   A page that is in the record and was beyond the database's end before was not there.
+ * Last, the database has the pages that bytes 28..31 say. Before CREATE there was no object.
  *
  * Redo. Batches of the epoch are put in order. The last one's low segment says where to begin. From
  * there on batch numbers must have no gap. Records are applied in their order, those that a CANCEL
- * makes void left out; last, a file is cut to the pages that the last TXN says.
+ * makes void left out, UNDO and BEFORE passed over; last, a file is cut to the pages that the last
+ * TXN says.
  *
  * Decoding judges any bytes: -EBADMSG, never a read beyond what is given.
  */
 
 #include "lib/base/slice.h"
 
-#define EPOCH_SIZE 64u
+#define EPOCH_SIZE 80u
 #define BATCH_HEADER_SIZE 64u
 #define RECORD_HEADER_SIZE 32u
 #define PAGE_HEADER_SIZE 8u
@@ -87,8 +108,14 @@
 #define JOURNAL_BATCH_MAX (24u << 20)
 #define JOURNAL_NAME_MAX 1024u
 
+typedef enum EpochFlags {
+        EPOCH_UNDO = 1,
+} EpochFlags;
+
 typedef struct EpochFile {
         uint64_t epoch, generation, first_lsn, first_segment, segment_size, time;
+        uint64_t last_before; /* LSN of the last record of the epochs before, or 0 */
+        uint64_t flags;
 } EpochFile;
 
 typedef struct BatchHeader {
@@ -112,8 +139,9 @@ typedef enum RecordFlags {
 typedef struct Record {
         RecordType type;
         unsigned flags;
-        uint32_t page_size; /* TXN; else 0 */
+        uint32_t page_size; /* TXN, and DELETE that tells what was before; else 0 */
         uint32_t object, db_pages, n_pages;
+        uint32_t pages_before;
         uint64_t lsn;
         Slice payload; /* without the zeros at its end where the type tells its length */
 } Record;
@@ -122,7 +150,15 @@ typedef enum PageKind {
         PAGE_RAW,
         PAGE_ZERO,
         PAGE_DELTA,
+        PAGE_UNDO,
+        PAGE_BEFORE,
 } PageKind;
+
+/* Tells nothing of the content after the record. */
+static inline bool page_is_past(PageKind kind)
+{
+        return kind == PAGE_UNDO || kind == PAGE_BEFORE;
+}
 
 typedef struct Page {
         uint32_t number;

@@ -247,7 +247,8 @@ int found_switch_epoch(Found *found, EpochFile *ret)
         EpochFile epoch = {
                 .epoch = found->epoch.epoch,
                 .generation = found->epoch.generation + 1,
-                .first_lsn = found->last_lsn + 1,
+                .first_lsn = MAX(found->last_lsn + 1, found->epoch.first_lsn),
+                .last_before = found->last_lsn,
                 .first_segment = found->last_segment + 1,
                 .segment_size = store->options.segment_size,
                 .time = disk_clock_realtime(store->disk),
@@ -256,6 +257,7 @@ int found_switch_epoch(Found *found, EpochFile *ret)
 
         if (!path || !new_path)
                 return -ENOMEM;
+        epoch.first_lsn = MAX(epoch.first_lsn, epoch.time / 1000);
         while (epoch.epoch == found->epoch.epoch || epoch.epoch == 0)
                 disk_random(store->disk, &epoch.epoch, sizeof epoch.epoch);
         epoch_encode(&epoch, bytes);
@@ -342,7 +344,7 @@ int found_open(Found *found)
                 return r;
         if (!found->has_epoch)
                 return check_fresh(found);
-        found->last_lsn = found->epoch.first_lsn - 1;
+        found->last_lsn = found->epoch.last_before;
         found->last_segment = found->epoch.first_segment - 1;
         for (unsigned i = 0; !r && i < ELEMENTSOF(found->segments); i++)
                 if (found->segments[i])

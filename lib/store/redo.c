@@ -196,8 +196,10 @@ static int check_spill(Redo *redo, const Record *record, DiskFile **ret)
         }
         if (r)
                 return r;
+        /* What follows the record's pages is what was before. */
         if (done != spill.size || crc != spill.crc ||
-                spill.size != (uint64_t)record->n_pages * (4 + (uint64_t)record->page_size))
+                spill.size % (4 + (uint64_t)record->page_size) ||
+                spill.size / (4 + (uint64_t)record->page_size) < record->n_pages)
                 return BAD(redo, "its file %s does not check", path);
         *ret = TAKE_PTR(file);
         return 0;
@@ -413,8 +415,11 @@ static int get_image(Redo *redo, RedoFile *file, uint32_t number, bool is_base, 
 static int apply_page(Redo *redo, RedoFile *file, const Page *page)
 {
         Image *image;
-        int r = get_image(redo, file, page->number, page->kind == PAGE_DELTA, &image);
+        int r;
 
+        if (page_is_past(page->kind))
+                return 0;
+        r = get_image(redo, file, page->number, page->kind == PAGE_DELTA, &image);
         if (r)
                 return r;
         if (page->kind == PAGE_RAW) {
@@ -626,9 +631,7 @@ static int sync_files(Redo *redo)
 
 int redo_run(Found *found)
 {
-        _cleanup_(redo_done) Redo redo = {
-                .found = found, .store = found->store, .next_lsn = found->last_lsn + 1
-        };
+        _cleanup_(redo_done) Redo redo = { .found = found, .store = found->store };
         int r = 0;
 
         map_init(&redo.files);
@@ -643,6 +646,7 @@ int redo_run(Found *found)
                 r = r ?: finish_file(&redo, list_entry(link, RedoFile, link));
         }
         r = r ?: sync_files(&redo);
-        found->last_lsn = MAX(found->last_lsn, redo.next_lsn - 1);
+        if (redo.next_lsn > found->epoch.first_lsn)
+                found->last_lsn = redo.next_lsn - 1;
         return r;
 }

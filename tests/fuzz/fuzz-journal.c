@@ -27,10 +27,12 @@ static void take_pages(const Record *record)
                 if (page_decode(&rest, record->page_size, &found))
                         break;
                 dd_assert(found.number > 0 && found.bytes.len <= record->page_size);
-                dd_assert(found.kind != PAGE_RAW || found.bytes.len == record->page_size);
+                if (found.kind == PAGE_RAW || found.kind == PAGE_BEFORE) {
+                        dd_assert(found.bytes.len == record->page_size);
+                        continue;
+                }
                 memset(page, 0, record->page_size);
-                if (found.kind != PAGE_RAW)
-                        delta_apply(found.bytes.data, found.bytes.len, page, record->page_size);
+                delta_apply(found.bytes.data, found.bytes.len, page, record->page_size);
         }
         free(page);
 }
@@ -43,7 +45,10 @@ static void take_record(const Record *record)
 
         switch (record->type) {
         case RECORD_TXN:
-                if (record->flags & RECORD_SPILL)
+        case RECORD_DELETE:
+                if (record->type == RECORD_DELETE && !record->page_size)
+                        dd_assert(record->payload.len == 0 && !record->n_pages);
+                else if (record->flags & RECORD_SPILL)
                         dd_assert(spill_decode(record->payload, &spill) == 0);
                 else
                         take_pages(record);
@@ -54,8 +59,7 @@ static void take_record(const Record *record)
         case RECORD_NAME:
                 dd_assert(record->payload.len > 0 && record->payload.len <= JOURNAL_NAME_MAX);
                 break;
-        case RECORD_CREATE:
-        case RECORD_DELETE: {
+        case RECORD_CREATE: {
                 Slice again = slice_of(head, RECORD_HEADER_SIZE);
                 Record same;
 

@@ -14,7 +14,9 @@ static void an_epoch_file_is_read_back(void **state)
                 .first_lsn = 9,
                 .first_segment = 4,
                 .segment_size = 1 << 20,
-                .time = 5 },
+                .time = 5,
+                .last_before = 8,
+                .flags = EPOCH_UNDO },
                   back;
         unsigned char bytes[EPOCH_SIZE];
 
@@ -94,6 +96,50 @@ static void a_batch_is_read_back_record_by_record(void **state)
         assert_int_equal(cancel_decode(record.payload, &lsn), 0);
         assert_int_equal(lsn, 2);
         assert_int_equal(record_decode(&rest, &record), -ENODATA);
+}
+
+static void what_was_before_is_read_back(void **state)
+{
+        unsigned char bytes[4096], page[512];
+        unsigned char *payload = bytes + RECORD_HEADER_SIZE;
+        Record record = { .type = RECORD_DELETE,
+                .object = 7,
+                .n_pages = 2,
+                .pages_before = 2,
+                .page_size = 512,
+                .lsn = 2 },
+               back;
+        Slice rest;
+        Page found;
+        size_t len;
+
+        memset(page, 'x', sizeof page);
+        page_encode(1, PAGE_BEFORE, sizeof page, payload);
+        memcpy(payload + PAGE_HEADER_SIZE, page, sizeof page);
+        len = PAGE_HEADER_SIZE + sizeof page;
+        page_encode(2, PAGE_UNDO, 0, payload + len);
+        len += PAGE_HEADER_SIZE;
+        record_encode(&record, len, bytes);
+        rest = slice_of(bytes, record_size(len));
+        assert_int_equal(record_decode(&rest, &back), 0);
+        assert_int_equal(back.type, RECORD_DELETE);
+        assert_int_equal(back.page_size, 512);
+        assert_int_equal(back.pages_before, 2);
+        assert_int_equal(page_decode(&back.payload, 512, &found), 0);
+        assert_int_equal(found.kind, PAGE_BEFORE);
+        assert_memory_equal(found.bytes.data, page, sizeof page);
+        assert_int_equal(page_decode(&back.payload, 512, &found), 0);
+        assert_int_equal(found.kind, PAGE_UNDO);
+        assert_int_equal(found.number, 2);
+        /* A page as it was is a whole one. */
+        page_encode(1, PAGE_BEFORE, sizeof page - 8, payload);
+        rest = slice_of(bytes, record_size(len));
+        assert_int_equal(record_decode(&rest, &back), 0);
+        assert_int_equal(page_decode(&back.payload, 512, &found), -EBADMSG);
+        /* Without a page size a DELETE tells nothing. */
+        bytes[2] = 0;
+        rest = slice_of(bytes, record_size(len));
+        assert_int_equal(record_decode(&rest, &back), -EBADMSG);
 }
 
 static void a_batch_with_a_bit_changed_does_not_check(void **state)
@@ -211,6 +257,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(an_epoch_file_is_read_back),
                 cmocka_unit_test(a_batch_is_read_back_record_by_record),
+                cmocka_unit_test(what_was_before_is_read_back),
                 cmocka_unit_test(a_batch_with_a_bit_changed_does_not_check),
                 cmocka_unit_test(decoding_judges_any_bytes),
                 cmocka_unit_test(a_log_is_a_file_in_heap_and_beyond),
