@@ -142,11 +142,18 @@ static void storage_drain(Storage *storage)
 
 Storage *storage_close(Storage *storage)
 {
+        bool left = false;
+
         if (!storage)
                 return NULL;
-        if (storage->store)
+        if (storage->store) {
                 storage_drain(storage);
-        store_close(storage->store);
+                left = store_count_connections(storage->store) > 0;
+                store_close(storage->store);
+        }
+        /* A thread of the guest's may be inside with what it left open; the process ends. */
+        if (left)
+                return NULL;
         disk_ring_free(storage->disk);
         free(storage);
         return NULL;

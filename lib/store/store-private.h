@@ -181,7 +181,8 @@ struct Store {
 
         atomic_uint_least64_t flushed, captured, wal_bytes;
         atomic_int failure;
-        List waiters; /* loop thread */
+        atomic_bool left_behind; /* closed while connections were open */
+        List waiters;            /* loop thread */
 
         /* The background's. */
         atomic_bool draining;
@@ -194,6 +195,8 @@ struct Store {
 };
 
 /* store.c */
+/* A connection was closed on a store that was left behind: frees it after the last. */
+void store_let_go(Store *store);
 /* A store that has its folder's lock and nothing more: before a recovery. */
 int store_new(const StoreOptions *options, Store **ret);
 void store_free(Store *store);

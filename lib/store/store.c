@@ -168,7 +168,7 @@ void store_free(Store *store)
         while ((link = list_first(&store->node_list))) {
                 Node *node = list_entry(link, Node, link);
 
-                /* A connection that is still open would use what is freed here. */
+                /* What is still in use would be used after it. */
                 dd_assert(node->n_refs == 0);
                 map_remove(&store->nodes, &node->map);
                 list_unlink(link);
@@ -218,11 +218,62 @@ int store_open(const StoreOptions *options, Store **ret)
         return 0;
 }
 
+unsigned store_count_connections(Store *store)
+{
+        unsigned n = 0;
+
+        store_lock(store);
+        list_for_each(link, &store->node_list) {
+                n += list_entry(link, Node, link)->n_handles;
+        }
+        store_unlock(store);
+        return n;
+}
+
+/* Who left connections behind; a guest does that with a thread that never ends. */
+static void log_left_open(Store *store)
+{
+        list_for_each(link, &store->node_list) {
+                const Node *node = list_entry(link, Node, link);
+
+                if (node->n_handles)
+                        store_log(store, LOG_WARNING,
+                                "%s: the app left %u connections open: what they have committed is "
+                                "kept, they can do nothing more",
+                                node->name, node->n_handles);
+        }
+}
+
+/* From here on whatever a connection does fails, and nobody is told of anything. */
+static void leave_behind(Store *store)
+{
+        int expected = 0;
+
+        atomic_compare_exchange_strong(&store->failure, &expected, -ESHUTDOWN);
+        store_lock(store);
+        store->options.wake = NULL;
+        store->options.work = NULL;
+        store->options.failed = NULL;
+        store_unlock(store);
+        atomic_store(&store->left_behind, true);
+}
+
+void store_let_go(Store *store)
+{
+        if (!store_count_connections(store))
+                store_free(store);
+}
+
 Store *store_close(Store *store)
 {
         store_stop_background(store);
         vfs_unregister();
-        store_free(store);
+        if (store_count_connections(store)) {
+                log_left_open(store);
+                leave_behind(store);
+        } else {
+                store_free(store);
+        }
         return NULL;
 }
 

@@ -90,12 +90,15 @@ typedef struct StoreStats {
  */
 int store_open(const StoreOptions *options, Store **ret);
 /*
- * Every connection on the VFS is closed, no write in flight (or the disk is one that forgets them),
- * no thread inside. What was captured but not flushed is dropped; what was flushed is redone by the
- * next store_open().
+ * No write is in flight (or the disk is one that forgets them), no thread inside. What was captured
+ * but not flushed is dropped; what was flushed is redone by the next store_open(). Connections that
+ * are still open on the VFS are named in the log: they can do nothing any more but be closed, and
+ * the store's memory goes with the last of them.
  */
 Store *store_close(Store *store);
 DEFINE_CLEANUP(Store *, store_close)
+/* Open on the VFS now: while there are any after store_close(), the disk stays in use. */
+unsigned store_count_connections(Store *store);
 
 /* 0, or the negative errno with which the store failed (invariant 6). */
 int store_get_failure(Store *store);

@@ -26,7 +26,10 @@ static int main_close(sqlite3_file *base)
                 shm_unmap(base, 0);
         base->pMethods = NULL;
         node_close_handle(node);
-        store_call_work(store);
+        if (store->left_behind)
+                store_let_go(store);
+        else
+                store_call_work(store);
         return SQLITE_OK;
 }
 

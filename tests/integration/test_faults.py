@@ -19,7 +19,9 @@ import unittest
 from daemon import FIXTURES, Service, copy_project
 
 MAIN = '''
-import os, re, sqlite3
+import os, re, sqlite3, threading, time
+
+import durabled_host
 
 from workers import DurableObject, Response, WorkerEntrypoint, wsgi
 
@@ -30,6 +32,11 @@ from app.wsgi import application
 class TenantDO(DjangoCFDurableObject, DurableObject):
     def get_app(self):
         return application
+
+
+def hold(*things):
+    while True:
+        time.sleep(1000)
 
 
 class Ledger(DurableObject):
@@ -54,6 +61,13 @@ class Ledger(DurableObject):
             except Exception as error:
                 return Response("caught")
             return Response(parts[1])
+        if parts[0] == "leave":
+            # A connection that a thread holds which never ends, in the middle of a read.
+            left = sqlite3.connect(durabled_host.current_object().path)
+            rows = left.execute("SELECT key FROM entry")
+            rows.fetchone()
+            threading.Thread(target=hold, args=(left, rows), daemon=True).start()
+            return Response("left")
         if parts[0] == "check":
             return Response(self.sql.exec("PRAGMA quick_check").raw().toArray().to_py()[0][0])
         rows = self.sql.exec("SELECT key, length(filler) FROM entry ORDER BY key").raw().toArray()
@@ -241,6 +255,22 @@ class FaultCase(unittest.TestCase):
                 return found
             self.assertLess(time.monotonic(), end, what)
             time.sleep(0.05)
+
+
+class Ending(FaultCase):
+    def test_a_worker_whose_app_left_a_connection_open_ends_in_order(self):
+        with self.service() as daemon:
+            client = daemon.client()
+            for number in range(3):
+                self.assertEqual(client.get(f"/raw/one/add/k{number}/10").status, 200)
+            self.assertEqual(client.get("/raw/one/leave").text, "left")
+            self.assertEqual(client.get("/raw/one/add/k3/10").status, 200)
+            self.assertEqual(daemon.stop(), 0)
+            output = daemon.read_output()
+            self.assertRegex(output, r"faults-Ledger/../[0-9a-f]*.sqlite: the app left 1 conn")
+            self.assertNotIn("signal", output)
+            daemon.start()
+            self.assertEqual(daemon.client().get("/raw/one/list").json(), ["k0", "k1", "k2", "k3"])
 
 
 class FullDisk(FaultCase):

@@ -486,6 +486,27 @@ static void enospc_at_each_call_is_never_a_false_success(void **state)
         fail_each_call(ENOSPC, true);
 }
 
+static void a_connection_that_is_left_open_can_do_nothing_after_the_end(void **state)
+{
+        const char *path = object_path("aa01");
+        sqlite3 *left = NULL, *db = world_connect(&world, "aa01");
+
+        run(db, "CREATE TABLE t(a)");
+        run(db, "INSERT INTO t VALUES(1)");
+        store_loop_run(world.store);
+        assert_int_equal(sqlite3_open(path, &left), SQLITE_OK);
+        assert_int_equal(ask(left, "SELECT count(*) FROM t"), 1);
+        world_stop(&world);
+        assert_non_null(strstr(world.log, "aa01.sqlite: the app left 1 connections open"));
+        assert_int_not_equal(try_run(left, "INSERT INTO t VALUES(2)"), SQLITE_OK);
+        /* The store's memory goes with it. */
+        assert_int_equal(sqlite3_close(left), SQLITE_OK);
+        world_start(&world);
+        db = world_connect(&world, "aa01");
+        assert_int_equal(ask(db, "SELECT count(*) FROM t"), 1);
+        disconnect(db);
+}
+
 static void a_full_disk_stops_writes_alone_and_ends_by_itself(void **state)
 {
         sqlite3 *db = world_connect(&world, "aa01");
@@ -712,6 +733,7 @@ int main(void)
                 TEST(a_commit_given_up_after_its_capture_is_cancelled),
                 TEST(eio_at_each_call_is_never_a_false_success),
                 TEST(enospc_at_each_call_is_never_a_false_success),
+                TEST(a_connection_that_is_left_open_can_do_nothing_after_the_end),
                 TEST(a_full_disk_stops_writes_alone_and_ends_by_itself),
                 TEST(threads_commit_while_the_background_works),
                 TEST(another_programs_log_is_read_into_the_file),
