@@ -11,6 +11,7 @@
  *   segment-00 ...    segments, all of one size, written once round after round
  *   spill-<16 hex>    page sets too large for the journal
  *   overflow-<16 hex> the rest of a long WAL; of no use after a crash, removed at start
+ *   restore-<16 hex>  a database that is being restored; the same
  *
  * The epoch file: which batches of the segments count. It is replaced by a rename.
  *

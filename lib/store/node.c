@@ -40,6 +40,22 @@ void node_first_page(const Node *node, unsigned char *page, size_t len, size_t o
         memcpy(page, head + MIN(offset, sizeof head), n);
 }
 
+int node_read(Node *node, void *data, size_t len, uint64_t offset, size_t *ret_len)
+{
+        size_t done = 0, got = 0;
+        int r = 0;
+
+        if (node->is_new && offset < node->page_size) {
+                done = MIN(len, (size_t)(node->page_size - offset));
+                node_first_page(node, data, done, offset);
+        }
+        if (done < len && !node->needs_truncate)
+                r = disk_read(node->file, (char *)data + done, len - done, offset + done, &got);
+        if (!r)
+                *ret_len = done + got;
+        return r;
+}
+
 static Node *node_alloc(Store *store, const char *path)
 {
         Node *node = calloc(1, sizeof *node);

@@ -284,7 +284,8 @@ static int see_leftover(const char *name, void *data)
         Slice slice = slice_from(name);
 
         if (!slice_has_prefix(slice, SLICE("spill-")) &&
-                !slice_has_prefix(slice, SLICE("overflow-")))
+                !slice_has_prefix(slice, SLICE("overflow-")) &&
+                !slice_has_prefix(slice, SLICE("restore-")))
                 return 0;
         sweep->names[sweep->n] = path_join(sweep->store->journal_path, name);
         if (!sweep->names[sweep->n])
@@ -292,7 +293,7 @@ static int see_leftover(const char *name, void *data)
         return ++sweep->n == ELEMENTSOF(sweep->names);
 }
 
-/* Spill and overflow files of the past: nothing names them any more. */
+/* Spill, overflow and scratch files of the past: nothing names them any more. */
 static int remove_leftovers(Store *store)
 {
         int r;

@@ -263,6 +263,9 @@ void node_lock_idle(Node *node);
 void node_unref(Node *node);
 bool node_try_free(Node *node); /* store's mutex held */
 void node_free(Node *node);
+/* What the database's file holds, or would hold: *ret_len is less than len where it ends. The mutex
+ * is held. */
+int node_read(Node *node, void *data, size_t len, uint64_t offset, size_t *ret_len);
 void node_first_page(const Node *node, unsigned char *page, size_t len, size_t offset);
 /* The segment of a captured frame. */
 uint64_t node_segment_of(const Node *node, uint32_t frame);
@@ -316,6 +319,9 @@ int vfs_register(Store *store);
 void vfs_unregister(void);
 /* SQLite's code for a disk's error; want of room is noted for store_was_refused(). */
 int vfs_map_error(int error, int otherwise);
+/* Whether this thread may open any object for now, whatever store_set_current() says; what it was
+ * before. */
+bool vfs_allow_any(bool allow);
 /* vfs-file.c, vfs-wal.c */
 typedef struct DurableFile {
         sqlite3_file base;

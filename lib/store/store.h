@@ -216,8 +216,8 @@ enum {
 const char *store_history_error(int error);
 
 /* Of now: all that the object's connections have committed. Works for an object that is not there
- * as well (a restore of it is then STORE_E_ABSENT). -ENAMETOOLONG, -EINVAL: no path of an object.
- * Does not block. */
+ * as well (a restore of it is then STORE_E_ABSENT). -EINVAL: no path of an object. Does not block.
+ */
 int store_get_bookmark(Store *store, const char *path, char ret[STORE_BOOKMARK_LEN + 1]);
 /* Of the object's last commit at or before that time (nanoseconds since 1970; commits are told
  * apart by 10 ms); the present's when that is later than now. STORE_E_PRUNED. */

@@ -33,23 +33,6 @@ static int main_close(sqlite3_file *base)
         return SQLITE_OK;
 }
 
-static int read_file(Node *node, void *data, size_t len, uint64_t offset)
-{
-        size_t got = 0;
-        int r;
-
-        if (node->is_new && offset < node->page_size) {
-                got = MIN(len, (size_t)(node->page_size - offset));
-                node_first_page(node, data, got, offset);
-        } else if (!node->needs_truncate) {
-                r = disk_read(node->file, data, len, offset, &got);
-                if (r)
-                        return vfs_map_error(r, SQLITE_IOERR_READ);
-        }
-        memset((char *)data + got, 0, len - got);
-        return got < len ? SQLITE_IOERR_SHORT_READ : SQLITE_OK;
-}
-
 /* A database in rollback mode, brought from elsewhere, is one in WAL mode here. */
 static void show_wal_mode(unsigned char *data, size_t len, uint64_t offset)
 {
@@ -61,13 +44,17 @@ static void show_wal_mode(unsigned char *data, size_t len, uint64_t offset)
 static int main_read(sqlite3_file *base, void *data, int len, sqlite3_int64 offset)
 {
         Node *node = get_node(base);
-        int rc;
+        size_t got;
+        int r;
 
         node_lock(node);
-        rc = read_file(node, data, (size_t)len, (uint64_t)offset);
+        r = node_read(node, data, (size_t)len, (uint64_t)offset, &got);
         node_unlock(node);
+        if (r)
+                return vfs_map_error(r, SQLITE_IOERR_READ);
+        memset((char *)data + got, 0, (size_t)len - got);
         show_wal_mode(data, (size_t)len, (uint64_t)offset);
-        return rc;
+        return got < (size_t)len ? SQLITE_IOERR_SHORT_READ : SQLITE_OK;
 }
 
 static int main_write(sqlite3_file *base, const void *data, int len, sqlite3_int64 offset)

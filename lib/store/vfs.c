@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "lib/store/store-private.h"
+#include "lib/store/history.h"
 
 #include <errno.h>
 
 /*
  * The VFS "durable": SQLite's default while a Store is open
  *
- * A file below the objects folder, by its plain path, is an object's; all else falls through to the
- * unix VFS.
+ * A file below the objects folder, by its plain path, is an object's; a restore's scratch file is a
+ * plain file on the Store's disk; all else falls through to the unix VFS.
  */
 
 #define PATH_MAX_BYTES 2048
@@ -16,6 +16,7 @@
 static sqlite3_vfs *root;
 static _Thread_local char current[PATH_MAX_BYTES];
 static _Thread_local bool refused;
+static _Thread_local bool any_allowed;
 
 static Store *get_store(sqlite3_vfs *vfs)
 {
@@ -67,13 +68,21 @@ int vfs_map_error(int error, int otherwise)
         }
 }
 
+bool vfs_allow_any(bool allow)
+{
+        bool before = any_allowed;
+
+        any_allowed = allow;
+        return before;
+}
+
 static int open_main(sqlite3_vfs *vfs, const char *path, DurableFile *file, int flags)
 {
         Store *store = get_store(vfs);
         Node *node;
         int r;
 
-        if (current[0] && strcmp(current, path) != 0) {
+        if (current[0] && !any_allowed && strcmp(current, path) != 0) {
                 store_log(store, LOG_WARNING, "%s: refused to an event of %s",
                         path + store->objects_len + 1, current + store->objects_len + 1);
                 return SQLITE_CANTOPEN;
@@ -106,12 +115,16 @@ static int open_wal(sqlite3_vfs *vfs, const char *path, DurableFile *file)
 static int durable_open(
         sqlite3_vfs *vfs, const char *path, sqlite3_file *file, int flags, int *ret_flags)
 {
+        bool is_scratch = vfs_is_scratch(get_store(vfs), path);
         int rc;
 
-        if (!is_ours(vfs, path))
+        if (!is_scratch && !is_ours(vfs, path))
                 return root->xOpen(root, path, file, flags, ret_flags);
         file->pMethods = NULL;
-        if (flags & SQLITE_OPEN_MAIN_DB)
+        if (is_scratch)
+                rc = flags & SQLITE_OPEN_MAIN_DB ? vfs_open_scratch(get_store(vfs), path, file)
+                                                 : SQLITE_CANTOPEN;
+        else if (flags & SQLITE_OPEN_MAIN_DB)
                 rc = open_main(vfs, path, (DurableFile *)file, flags);
         else if (flags & SQLITE_OPEN_WAL)
                 rc = open_wal(vfs, path, (DurableFile *)file);
@@ -122,10 +135,12 @@ static int durable_open(
         return rc;
 }
 
-/* Of an object's file SQLite removes a log or a rollback journal alone, and neither is there. */
+/* Of our files SQLite removes a log or a rollback journal alone, and neither is there. */
 static int durable_delete(sqlite3_vfs *vfs, const char *path, int sync_folder)
 {
-        return is_ours(vfs, path) ? SQLITE_OK : root->xDelete(root, path, sync_folder);
+        if (is_ours(vfs, path) || vfs_is_scratch(get_store(vfs), path))
+                return SQLITE_OK;
+        return root->xDelete(root, path, sync_folder);
 }
 
 static bool has_suffix(const char *path, const char *suffix)
@@ -137,7 +152,7 @@ static int durable_access(sqlite3_vfs *vfs, const char *path, int flags, int *re
 {
         uint64_t size;
 
-        if (!is_ours(vfs, path))
+        if (!is_ours(vfs, path) && !vfs_is_scratch(get_store(vfs), path))
                 return root->xAccess(root, path, flags, ret);
         *ret = !has_suffix(path, "-wal") && !has_suffix(path, "-journal") &&
                disk_stat_size(get_store(vfs)->disk, path, &size) == 0;
@@ -146,7 +161,7 @@ static int durable_access(sqlite3_vfs *vfs, const char *path, int flags, int *re
 
 static int durable_full_path(sqlite3_vfs *vfs, const char *path, int n, char *out)
 {
-        if (!is_ours(vfs, path))
+        if (!is_ours(vfs, path) && !vfs_is_scratch(get_store(vfs), path))
                 return root->xFullPathname(root, path, n, out);
         if (snprintf(out, (size_t)n, "%s", path) >= n)
                 return SQLITE_CANTOPEN;
@@ -257,6 +272,7 @@ int vfs_register(Store *store)
         if (!root)
                 return -ENOSYS;
         durable_vfs.pAppData = store;
+        _Static_assert(sizeof(ScratchFile) <= sizeof(DurableFile), "one room for both");
         durable_vfs.szOsFile = MAX(root->szOsFile, (int)sizeof(DurableFile));
         rc = sqlite3_vfs_register(&durable_vfs, 1);
         if (rc == SQLITE_OK)

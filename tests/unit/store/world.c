@@ -5,6 +5,8 @@
 
 /* Connections that are open, so that a test that fails can be torn down. */
 static sqlite3 *connections[64];
+/* Of the world that was made last. */
+static const char *objects = OBJECTS;
 
 static void note_connection(sqlite3 *db, sqlite3 *instead)
 {
@@ -28,14 +30,13 @@ static void on_failed(int error, const char *why, void *data)
         ((World *)data)->failures++;
 }
 
-void world_init(World *world, uint64_t seed)
+static void set_options(World *world)
 {
-        *world = (World){ .memory = memory_disk_new(seed) };
-        world->disk = memory_disk_get(world->memory);
+        objects = world->objects;
         world->options = (StoreOptions){
                 .disk = world->disk,
-                .journal = JOURNAL,
-                .objects = OBJECTS,
+                .journal = world->journal,
+                .objects = world->objects,
                 .segment_size = 2 << 20,
                 .n_segments = 4,
                 .log = on_log,
@@ -44,10 +45,33 @@ void world_init(World *world, uint64_t seed)
         };
 }
 
+void world_init(World *world, uint64_t seed)
+{
+        *world = (World){ .memory = memory_disk_new(seed), .objects = OBJECTS, .journal = JOURNAL };
+        world->disk = memory_disk_get(world->memory);
+        set_options(world);
+}
+
+void world_init_real(World *world)
+{
+        *world = (World){ .disk = disk_real(), .place = "/tmp/test-store-XXXXXX" };
+        assert_non_null(mkdtemp(world->place));
+        snprintf(world->objects, sizeof world->objects, "%s/objects", world->place);
+        snprintf(world->journal, sizeof world->journal, "%s/journal/shop-0", world->place);
+        set_options(world);
+}
+
 void world_done(World *world)
 {
+        char command[128];
+
         world_stop(world);
-        memory_disk_free(world->memory);
+        if (world->memory) {
+                memory_disk_free(world->memory);
+        } else {
+                snprintf(command, sizeof command, "rm -r %s", world->place);
+                assert_int_equal(system(command), 0);
+        }
 }
 
 int world_try_start(World *world)
@@ -97,7 +121,7 @@ const char *object_path(const char *name)
         static unsigned next;
         char *path = paths[next++ % 8];
 
-        snprintf(path, sizeof paths[0], "%s/shop-cart/%.2s/%s.sqlite", OBJECTS, name, name);
+        snprintf(path, sizeof paths[0], "%s/shop-cart/%.2s/%s.sqlite", objects, name, name);
         return path;
 }
 

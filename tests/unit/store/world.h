@@ -21,7 +21,8 @@
 #define JOURNAL "/state/journal/shop-0"
 
 typedef struct World {
-        MemoryDisk *memory;
+        MemoryDisk *memory; /* NULL: the real disk */
+        char place[64], objects[128], journal[128];
         Disk *disk;
         Store *store;
         StoreOptions options;
@@ -31,6 +32,8 @@ typedef struct World {
 
 /* Options may be changed before world_start(). */
 void world_init(World *world, uint64_t seed);
+/* The same on the real disk, in a temporary folder that world_done() removes; no crash there. */
+void world_init_real(World *world);
 void world_done(World *world);
 /* store_open(); fails the test unless 0. */
 void world_start(World *world);
