@@ -14,37 +14,45 @@
 #define SYNC_ONE_BY_ONE 16u
 /* Closed objects that wait for the sync which a segment's end brings anyway. */
 #define CLOSED_MAX 1024u
+/* A step of a retirement writes one in so many objects. */
+#define WRITE_PART 64u
 /* After something failed that may succeed later, such as a write without room. */
 #define RETRY_SECONDS 1
 
-/* The next node for which `want` is true, with a reference; the list turns, so that each gets its
- * turn. */
-static Node *next_node(Store *store, bool (*want)(const Node *node, uint64_t data), uint64_t data)
+/* The first of a list, which goes to its end, with a reference; NULL when the list is empty. */
+static Node *take_logged(Store *store)
 {
-        Node *found = NULL;
-        size_t n;
+        List *link;
+        Node *node = NULL;
 
         store_lock(store);
-        n = store->nodes.len;
-        for (size_t i = 0; i < n && !found; i++) {
-                List *link = list_first(&store->node_list);
-
-                if (!link)
-                        break;
+        link = list_first(&store->logged);
+        if (link) {
+                node = list_entry(link, Node, logged);
                 list_unlink(link);
-                list_append(&store->node_list, link);
-                if (want(list_entry(link, Node, link), data))
-                        found = list_entry(link, Node, link);
+                list_append(&store->logged, link);
+                node_ref(node);
         }
-        if (found)
-                node_ref(found);
         store_unlock(store);
-        return found;
+        return node;
 }
 
-static bool wants_delete(const Node *node, uint64_t flushed)
+/* The same for those that are due, which leave the list. */
+static Node *take_due(Store *store, bool *ret_unused)
 {
-        return node->n_refs == 0 && node->deleted && atomic_load(&node->last_lsn) <= flushed;
+        List *link;
+        Node *node = NULL;
+
+        store_lock(store);
+        link = list_pop(&store->due);
+        if (link) {
+                node = list_entry(link, Node, due);
+                store->n_due--;
+                *ret_unused = node->n_refs == 0;
+                node_ref(node);
+        }
+        store_unlock(store);
+        return node;
 }
 
 static int remove_file(Node *node)
@@ -60,14 +68,11 @@ static int remove_file(Node *node)
         return r ?: disk_sync_folder(disk, folder);
 }
 
-/* Invariant 2 for files that go. */
-static int step_delete(Store *store)
+/* Invariant 2 for files that go: DELETE is durable. 1 when it is done. */
+static int delete_node(Node *node)
 {
-        Node *node = next_node(store, wants_delete, atomic_load(&store->flushed));
         int r = 0;
 
-        if (!node)
-                return 0;
         node_lock(node);
         /* It may have been opened again meanwhile. */
         if (node->deleted) {
@@ -76,15 +81,15 @@ static int step_delete(Store *store)
                         node->deleted = node->dirty = node->entry_dirty = false;
                         node->needs_truncate = node->is_new = node->needs_create = false;
                         node->file = disk_close(node->file);
-                        store_lock(store);
-                        node->first_segment = NO_SEGMENT;
-                        store_unlock(store);
+                        store_lock(node->store);
+                        node_set_first_segment(node, NO_SEGMENT);
+                        store_unlock(node->store);
                 }
         }
         node_unlock(node);
         if (r)
-                store_log(store, LOG_ERR, "%s: cannot be removed: %s", node->name, strerror(-r));
-        node_unref(node);
+                store_log(node->store, LOG_ERR, "%s: cannot be removed: %s", node->name,
+                        strerror(-r));
         return r ? 0 : 1;
 }
 
@@ -162,30 +167,74 @@ static int checkpoint(Node *node, bool *ret_done)
         return r > 0;
 }
 
-/* A log is due when it is long, when nobody has it open, and when all logs together are too much.
- */
-static bool wants_checkpoint(const Node *node, uint64_t crowded)
+static bool is_flushed(const Node *node)
 {
-        uint32_t captured = atomic_load(&node->captured);
-
-        if (node->needs_truncate)
-                return atomic_load(&node->last_lsn) <= atomic_load(&node->store->flushed);
-        return captured &&
-               (captured >= node->store->options.checkpoint_at || !node->n_refs || crowded);
+        return atomic_load(&node->last_lsn) <= atomic_load(&node->store->flushed);
 }
 
-static int step_checkpoint(Store *store)
+/*
+ * A log is due when nobody has it open, when much of it is not in the file, and when it is long and
+ * can be ended: what is never without a commit on its way to the disk cannot be.
+ */
+static bool wants_checkpoint(const Node *node, bool unused)
 {
-        uint64_t crowded = atomic_load(&store->draining) ||
-                           atomic_load(&store->wal_bytes) > store->options.wal_total_max;
+        uint32_t captured = atomic_load(&node->captured), at = node->store->options.checkpoint_at;
+
+        if (node->needs_truncate)
+                return is_flushed(node);
+        return captured && (unused || captured - atomic_load(&node->backfilled) >= at ||
+                                   (captured >= at && is_flushed(node)));
+}
+
+/* What a node that is due wants: 1 when something was done. */
+static int serve_due(Node *node, bool unused)
+{
+        bool done;
+
+        if (node->deleted)
+                return unused && is_flushed(node) ? delete_node(node) : 0;
+        return wants_checkpoint(node, unused) ? checkpoint(node, &done) : 0;
+}
+
+static int step_due(Store *store)
+{
         size_t n;
         int r = 0;
 
         store_lock(store);
-        n = store->nodes.len;
+        n = store->n_due;
         store_unlock(store);
         for (size_t i = 0; i < n && r == 0; i++) {
-                Node *node = next_node(store, wants_checkpoint, crowded);
+                bool unused;
+                Node *node = take_due(store, &unused);
+
+                if (!node)
+                        break;
+                r = serve_due(node, unused);
+                store_lock(store);
+                if (node->deleted || node->needs_truncate ||
+                        atomic_load(&node->captured) >= store->options.checkpoint_at)
+                        node_note_due(node);
+                store_unlock(store);
+                node_unref(node);
+        }
+        return r;
+}
+
+/* All logs together are too much, or are to go: the one that was looked at longest ago. */
+static int step_crowded(Store *store)
+{
+        size_t n;
+        int r = 0;
+
+        if (!atomic_load(&store->draining) &&
+                atomic_load(&store->wal_bytes) <= store->options.wal_total_max)
+                return 0;
+        store_lock(store);
+        n = store->n_logged;
+        store_unlock(store);
+        for (size_t i = 0; i < n && r == 0; i++) {
+                Node *node = take_logged(store);
                 bool done;
 
                 if (!node)
@@ -236,27 +285,54 @@ static void retired_done(Retired *retired)
         free(retired->syncs);
 }
 
-/* All nodes that the target holds, or that only a sync keeps, each with a reference. */
-static int list_retired(Store *store, uint64_t target, bool closed, Retired *ret)
+/* The nodes that the target holds, at most max of those that `want` names, each with a reference.
+ */
+static int list_retired(
+        Store *store, uint64_t target, bool (*want)(const Node *node), size_t max, Retired *ret)
 {
+        size_t n = 0;
         int r = 0;
 
         store_lock(store);
-        ret->nodes = calloc(store->nodes.len + 1, sizeof *ret->nodes);
-        ret->syncs = calloc(store->nodes.len + 1, sizeof *ret->syncs);
+        list_for_each(link, &store->held) {
+                if (list_entry(link, Node, held)->first_segment > target)
+                        break;
+                n++;
+        }
+        n = MIN(n, max);
+        ret->nodes = calloc(n + 1, sizeof *ret->nodes);
+        ret->syncs = calloc(n + 1, sizeof *ret->syncs);
         if (!ret->nodes || !ret->syncs)
                 r = -ENOMEM;
-        list_for_each(link, &store->node_list) {
-                Node *node = list_entry(link, Node, link);
+        list_for_each(link, &store->held) {
+                Node *node = list_entry(link, Node, held);
 
-                if (r || node->first_segment > target || node->deleted ||
-                        (closed && (node->n_refs || node->captured)))
+                if (r || node->first_segment > target || ret->n == n)
+                        break;
+                if (node->deleted || !want(node))
                         continue;
                 node_ref(node);
                 ret->nodes[ret->n++] = node;
         }
         store_unlock(store);
         return r;
+}
+
+static bool want_all(const Node *node)
+{
+        return true;
+}
+
+/* That a sync alone keeps. */
+static bool want_closed(const Node *node)
+{
+        return node->n_refs == 0 && !node->captured;
+}
+
+/* Not written yet in this round. */
+static bool want_round(const Node *node)
+{
+        return node->retire_round != node->store->retire_round;
 }
 
 /* Many files at once: one sync of the file system. */
@@ -327,11 +403,13 @@ static uint64_t find_low(Store *store)
 
         store_lock(store);
         low = store->journal.last_segment;
-        list_for_each(link, &store->node_list) {
-                Node *node = list_entry(link, Node, link);
+        list_for_each(link, &store->held) {
+                Node *node = list_entry(link, Node, held);
 
-                if (!SABOTAGED(SABOTAGE_COPY_FORWARD) || !node->captured)
-                        low = MIN(low, node->first_segment);
+                if (SABOTAGED(SABOTAGE_COPY_FORWARD) && node->captured)
+                        continue;
+                low = MIN(low, node->first_segment);
+                break;
         }
         store_unlock(store);
         return low;
@@ -345,31 +423,45 @@ static void wait_for_flush(Store *store)
         journal_wake(store);
 }
 
-/* Each node's log is written once a round, one in a step; 0 when all have been. */
-static int write_retired(Store *store, Retired *retired)
+static int write_part(Store *store, uint64_t target, size_t max, size_t *ret_n)
 {
-        for (size_t i = 0; i < retired->n; i++) {
-                Node *node = retired->nodes[i];
-                bool done;
-                int r;
+        _cleanup_(retired_done) Retired retired = {};
+        int r = list_retired(store, target, want_round, max, &retired);
 
-                if (node->retire_round == store->retire_round)
-                        continue;
-                node->retire_round = store->retire_round;
-                r = checkpoint(node, &done);
-                if (r)
-                        return r;
+        for (size_t i = 0; r >= 0 && i < retired.n; i++) {
+                bool done;
+                int written;
+
+                retired.nodes[i]->retire_round = store->retire_round;
+                written = checkpoint(retired.nodes[i], &done);
+                r = written < 0 ? written : r | written;
         }
-        store->retire_round++;
-        return 0;
+        *ret_n = retired.n;
+        return r;
+}
+
+/* Each node's log is written once a round, some of them in a step; 0 when all have been. */
+static int write_retired(Store *store, uint64_t target)
+{
+        size_t max, n;
+        int r;
+
+        store_lock(store);
+        max = store->nodes.len / WRITE_PART + 1;
+        store_unlock(store);
+        do
+                r = write_part(store, target, max, &n);
+        while (r == 0 && n);
+        if (r == 0)
+                store->retire_round++;
+        return r;
 }
 
 static int retire_nodes(Store *store, uint64_t target, Retired *retired)
 {
         bool wait = false;
-        int r = write_retired(store, retired);
+        int r = sync_retired(store, retired);
 
-        r = r ?: sync_retired(store, retired);
         for (size_t i = 0; !r && i < retired->n; i++) {
                 int copied;
 
@@ -394,7 +486,8 @@ static int step_retire(Store *store)
 
         if (!target)
                 return 0;
-        r = list_retired(store, target, false, &retired);
+        r = write_retired(store, target);
+        r = r ?: list_retired(store, target, want_all, SIZE_MAX, &retired);
         r = r ?: retire_nodes(store, target, &retired);
         if (r)
                 return r == -ENOMEM ? 0 : r;
@@ -420,7 +513,7 @@ static int step_closed(Store *store)
         store_unlock(store);
         if (n_closed <= (atomic_load(&store->draining) ? 0 : CLOSED_MAX))
                 return 0;
-        r = list_retired(store, NO_SEGMENT - 1, true, &retired);
+        r = list_retired(store, NO_SEGMENT - 1, want_closed, SIZE_MAX, &retired);
         if (r || !retired.n)
                 return 0;
         r = sync_retired(store, &retired);
@@ -441,10 +534,10 @@ static void note_stuck(Store *store)
 int store_background_step(Store *store)
 {
         static int (*const steps[])(Store *) = {
-                step_delete,
+                step_due,
                 step_segment,
                 step_retire,
-                step_checkpoint,
+                step_crowded,
                 step_closed,
                 step_spill,
         };
@@ -475,8 +568,8 @@ static bool wait_for_work(Store *store)
         until.tv_sec += RETRY_SECONDS;
         store_lock(store);
         while (!r && !store->stop_background && store->work_seen == store->work_calls)
-                r = retry ? pthread_cond_timedwait(&store->changed, &store->mutex, &until)
-                          : pthread_cond_wait(&store->changed, &store->mutex);
+                r = retry ? pthread_cond_timedwait(&store->work, &store->mutex, &until)
+                          : pthread_cond_wait(&store->work, &store->mutex);
         store->work_seen = store->work_calls;
         stop = store->stop_background;
         store_unlock(store);
@@ -518,7 +611,7 @@ void store_stop_background(Store *store)
                 return;
         store_lock(store);
         store->stop_background = true;
-        pthread_cond_broadcast(&store->changed);
+        pthread_cond_signal(&store->work);
         store_unlock(store);
         pthread_join(store->background, NULL);
         store->has_background = store->stop_background = false;

@@ -344,6 +344,9 @@ int capture_commit(Node *node, uint32_t upto)
         node->needs_create = false;
         store_lock(store);
         store->stats.commits++;
+        node_note_logged(node, true);
+        if (upto >= store->options.checkpoint_at)
+                node_note_due(node);
         store->work_waits |= upto >= store->options.checkpoint_at ||
                              atomic_load(&store->wal_bytes) > store->options.wal_total_max;
         store_unlock(store);
@@ -444,7 +447,7 @@ int capture_copy(Node *node, uint32_t done, uint32_t db_pages)
                 return r;
         }
         store_lock(store);
-        node->first_segment = node->marks[0].segment;
+        node_set_first_segment(node, node->marks[0].segment);
         store->stats.copies++;
         store_unlock(store);
         return 0;

@@ -176,6 +176,7 @@ int node_checkpoint(Node *node, bool *ret_done)
         node_lock(node);
         if (!r) {
                 wal_index_set_backfilled(node, safe);
+                atomic_store(&node->backfilled, safe);
                 node->is_new &= !has_first;
                 if (safe == index.max_frame)
                         node->size = (uint64_t)index.n_pages * node->wal.page_size;
@@ -224,8 +225,8 @@ void node_end_sync(Node *node, const NodeSync *sync)
         store_lock(node->store);
         /* DELETE is needed until the file is gone, or empty and synced. */
         if (!sync->is_void && !node->deleted && !node->needs_truncate)
-                node->first_segment =
-                        done < node->captured ? node_segment_of(node, done + 1) : NO_SEGMENT;
+                node_set_first_segment(
+                        node, done < node->captured ? node_segment_of(node, done + 1) : NO_SEGMENT);
         store_unlock(node->store);
         node_unlock(node);
 }

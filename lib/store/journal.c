@@ -208,7 +208,7 @@ static void put_records(Store *store, JournalAppend *append)
         journal->queued += append->len;
         store->stats.record_bytes += append->len;
         if (node->first_segment == NO_SEGMENT)
-                node->first_segment = batch->segment;
+                node_set_first_segment(node, batch->segment);
         atomic_store(&node->last_lsn, append->ret_last_lsn);
         atomic_store(&store->captured, append->ret_last_lsn);
 }

@@ -72,6 +72,9 @@ static Node *node_alloc(Store *store, const char *path)
         node->first_segment = node->bases_segment = node->named_segment = NO_SEGMENT;
         node->page_size = NEW_PAGE_SIZE;
         list_init(&node->link);
+        list_init(&node->due);
+        list_init(&node->logged);
+        list_init(&node->held);
         pthread_mutex_init(&node->mutex, NULL);
         wal_init(&node->wal, store->disk, store->options.wal_heap_max);
         return node;
@@ -162,12 +165,62 @@ static Node *find_locked(Store *store, const char *path, unsigned handles)
         return node;
 }
 
+void node_note_due(Node *node)
+{
+        if (list_is_linked(&node->due))
+                return;
+        list_append(&node->store->due, &node->due);
+        node->store->n_due++;
+}
+
+static void forget_due(Node *node)
+{
+        node->store->n_due -= list_is_linked(&node->due);
+        list_unlink(&node->due);
+}
+
+void node_note_logged(Node *node, bool is_logged)
+{
+        if (is_logged == list_is_linked(&node->logged))
+                return;
+        if (is_logged)
+                list_append(&node->store->logged, &node->logged);
+        else
+                list_unlink(&node->logged);
+        node->store->n_logged += is_logged ? 1 : SIZE_MAX;
+}
+
+void node_set_first_segment(Node *node, uint64_t segment)
+{
+        List *head = &node->store->held, *at = head;
+
+        list_unlink(&node->held);
+        node->first_segment = segment;
+        if (segment == NO_SEGMENT)
+                return;
+        /* It is the newest, or near. */
+        while (at->prev != head && list_entry(at->prev, Node, held)->first_segment > segment)
+                at = at->prev;
+        list_link_before(at, &node->held);
+}
+
+void node_unlink(Node *node)
+{
+        list_unlink(&node->link);
+        forget_due(node);
+        node_note_logged(node, false);
+        list_unlink(&node->held);
+}
+
 /* A deleted object that is opened again: its file's content is void, what is to come is new. */
 static void node_revive(Node *node)
 {
         node->deleted = false;
         node->needs_truncate = true;
         node_begin_new(node);
+        store_lock(node->store);
+        node_note_due(node);
+        store_unlock(node->store);
 }
 
 static int node_insert(Store *store, Node *node)
@@ -341,7 +394,7 @@ bool node_try_free(Node *node)
         if (node->n_refs || !node_is_clean(node))
                 return false;
         map_remove(&node->store->nodes, &node->map);
-        list_unlink(&node->link);
+        node_unlink(node);
         node->store->n_closed--;
         return true;
 }
@@ -355,9 +408,11 @@ void node_unref(Node *node)
         dd_assert(node->n_refs > 0);
         node->n_refs--;
         store->n_closed += node->n_refs == 0;
-        gone = node_try_free(node);
+        if (node->n_refs == 0 && (node->deleted || node->needs_truncate || node->captured))
+                node_note_due(node);
         if (node->n_refs == 1)
                 pthread_cond_broadcast(&store->changed);
+        gone = node_try_free(node);
         store_unlock(store);
         if (gone)
                 node_free(node);
@@ -411,7 +466,13 @@ uint64_t node_segment_of(const Node *node, uint32_t frame)
 void node_begin_log(Node *node)
 {
         page_map_clear(&node->bases);
+        if (atomic_load(&node->captured)) {
+                store_lock(node->store);
+                node_note_logged(node, false);
+                store_unlock(node->store);
+        }
         atomic_store(&node->captured, 0);
+        atomic_store(&node->backfilled, 0);
         memset(node->durable, 0, sizeof node->durable);
         node->last_header = node->txn_first = 0;
         node->n_marks = 0;

@@ -111,7 +111,10 @@ typedef struct Spill {
 
 struct Node {
         MapNode map;
-        List link; /* of the store's list, in the order of creation */
+        List link;   /* of the store's list, in the order of creation */
+        List due;    /* of those that the background may have something to do for */
+        List logged; /* of those with captured frames, by when they were looked at last */
+        List held;   /* of those with a first segment, by its number */
         Store *store;
         char *path;
         const char *name;   /* path below the objects folder */
@@ -139,6 +142,7 @@ struct Node {
         PageMap bases;
         uint64_t bases_segment; /* the segment that bases are of */
         atomic_uint captured;   /* frames of this generation in the journal */
+        atomic_uint backfilled; /* those of them that are in the file */
         /* Frames that are durable when the LSN is, the newer pair to come after the older. */
         struct {
                 uint32_t frame;
@@ -168,9 +172,11 @@ struct Store {
 
         pthread_mutex_t mutex;
         pthread_cond_t changed; /* flushed, room, failure */
+        pthread_cond_t work;    /* for the background */
         Journal journal;
         Map nodes;
-        List node_list;
+        List node_list, due, logged, held;
+        size_t n_due, n_logged;
         uint32_t last_object;
         List spills;
         uint64_t last_file;                /* number of spill and overflow files */
@@ -267,6 +273,14 @@ void node_free(Node *node);
  * is held. */
 int node_read(Node *node, void *data, size_t len, uint64_t offset, size_t *ret_len);
 void node_first_page(const Node *node, unsigned char *page, size_t len, size_t offset);
+/* Puts it on the list of those that are due; the store's mutex is held. */
+void node_note_due(Node *node);
+/* Its log holds captured frames, or none any more; the store's mutex is held. */
+void node_note_logged(Node *node, bool is_logged);
+/* The oldest segment that it needs, or NO_SEGMENT; the store's mutex is held. */
+void node_set_first_segment(Node *node, uint64_t segment);
+/* Off all lists, before it is freed; the store's mutex is held. */
+void node_unlink(Node *node);
 /* The segment of a captured frame. */
 uint64_t node_segment_of(const Node *node, uint32_t frame);
 void node_drop_wal(Node *node);

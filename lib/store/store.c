@@ -47,6 +47,7 @@ void store_fail(Store *store, int error, const char *format, ...)
         store_log(store, LOG_CRIT, "%s; the store ends, its successor replays the journal", why);
         store_lock(store);
         pthread_cond_broadcast(&store->changed);
+        pthread_cond_signal(&store->work);
         store_unlock(store);
         if (store->options.failed)
                 store->options.failed(error, why, store->options.data);
@@ -58,7 +59,7 @@ void store_call_work(Store *store)
                 store->options.work(store->options.data);
         store_lock(store);
         store->work_calls++;
-        pthread_cond_broadcast(&store->changed);
+        pthread_cond_signal(&store->work);
         store_unlock(store);
 }
 
@@ -150,13 +151,18 @@ static Store *store_alloc(void)
                 return NULL;
         pthread_mutex_init(&store->mutex, NULL);
         pthread_cond_init(&store->changed, NULL);
+        pthread_cond_init(&store->work, NULL);
         map_init(&store->nodes);
         list_init(&store->node_list);
+        list_init(&store->due);
+        list_init(&store->logged);
+        list_init(&store->held);
         list_init(&store->spills);
         list_init(&store->waiters);
         list_init(&store->journal.ready);
         list_init(&store->journal.spare);
         store->loop_thread = pthread_self();
+        store->retire_round = 1;
         return store;
 }
 
@@ -171,7 +177,7 @@ void store_free(Store *store)
                 /* What is still in use would be used after it. */
                 dd_assert(node->n_refs == 0);
                 map_remove(&store->nodes, &node->map);
-                list_unlink(link);
+                node_unlink(node);
                 node_free(node);
         }
         while ((link = list_pop(&store->spills)))
@@ -181,6 +187,7 @@ void store_free(Store *store)
         free(store->journal_path);
         free(store->objects_path);
         pthread_cond_destroy(&store->changed);
+        pthread_cond_destroy(&store->work);
         pthread_mutex_destroy(&store->mutex);
         free(store);
 }
