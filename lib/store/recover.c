@@ -336,6 +336,16 @@ static int check_fresh(Found *found)
         return 0;
 }
 
+static int scan_all(Found *found)
+{
+        int r = 0;
+
+        for (unsigned i = 0; !r && i < ELEMENTSOF(found->segments); i++)
+                if (found->segments[i])
+                        r = scan_segment(found, i);
+        return r;
+}
+
 int found_open(Found *found)
 {
         int r = read_epoch(found);
@@ -347,10 +357,42 @@ int found_open(Found *found)
                 return check_fresh(found);
         found->last_lsn = found->epoch.last_before;
         found->last_segment = found->epoch.first_segment - 1;
-        for (unsigned i = 0; !r && i < ELEMENTSOF(found->segments); i++)
-                if (found->segments[i])
-                        r = scan_segment(found, i);
+        r = scan_all(found);
         return r ?: choose_batches(found);
+}
+
+int found_guess(Found *found)
+{
+        uint64_t newest = 0;
+        bool is_open = false;
+        int r = 0;
+
+        for (unsigned i = 0; i < ELEMENTSOF(found->segments); i++)
+                is_open = is_open || found->segments[i];
+        if (!is_open)
+                r = open_segments(found);
+        for (unsigned i = 0; !r && i < ELEMENTSOF(found->segments); i++) {
+                unsigned char head[BATCH_HEADER_SIZE];
+                BatchHeader header;
+                size_t got;
+
+                if (!found->segments[i])
+                        continue;
+                r = disk_read(found->segments[i], head, sizeof head, 0, &got);
+                if (r || batch_decode_header(slice_of(head, got), &header) || header.time < newest)
+                        continue;
+                newest = header.time;
+                found->epoch.epoch = header.epoch;
+        }
+        r = r ?: scan_all(found);
+        if (r || !found->n_batches)
+                return r;
+        qsort(found->batches, found->n_batches, sizeof *found->batches, compare_batches);
+        found->n_all = TAKE(found->n_batches, 0);
+        found->last_lsn = found->batches[found->n_all - 1].header.first_lsn +
+                          found->batches[found->n_all - 1].header.n_records - 1;
+        found->last_segment = found->batches[found->n_all - 1].header.segment;
+        return 0;
 }
 
 int store_recover(Store *store)

@@ -52,6 +52,9 @@ typedef struct Found {
 /* Reads the epoch file and finds the batches; found holds store, cut and cut_lsn, the rest zero. */
 int found_open(Found *found);
 void found_done(Found *found);
+/* Where the epoch file does not tell: the batches of the epoch whose first batch is newest, as
+ * n_all; none of them counts. */
+int found_guess(Found *found);
 /* Of the file "segment-NN"; malloc'd. */
 char *found_segment_path(const Found *found, unsigned slot);
 /* The new epoch file takes the old one's place: from here on what the segments hold is void. */

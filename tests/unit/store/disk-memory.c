@@ -599,6 +599,39 @@ MemoryDisk *memory_disk_new(uint64_t seed)
         return memory;
 }
 
+static Inode *copy_inode(MemoryDisk *copy, const MemoryDisk *memory, const Inode *inode)
+{
+        Inode *new;
+
+        if (inode == &memory->folder)
+                return &copy->folder;
+        new = must(calloc(1, sizeof *new));
+        new->tail = &new->changes;
+        new->n_refs = 2;
+        resize(&new->now, inode->now.size);
+        resize(&new->durable, inode->now.size);
+        if (inode->now.size) {
+                memcpy(new->now.data, inode->now.data, inode->now.size);
+                memcpy(new->durable.data, inode->now.data, inode->now.size);
+        }
+        return new;
+}
+
+MemoryDisk *memory_disk_copy(const MemoryDisk *memory)
+{
+        MemoryDisk *copy = memory_disk_new(memory->random);
+
+        for (size_t i = 0; i < memory->n_names; i++) {
+                Name *name;
+
+                if (!memory->names[i].now)
+                        continue;
+                name = get_name(copy, memory->names[i].path);
+                name->now = name->durable = copy_inode(copy, memory, memory->names[i].now);
+        }
+        return copy;
+}
+
 MemoryDisk *memory_disk_free(MemoryDisk *memory)
 {
         dd_assert(memory->n_open == 0);

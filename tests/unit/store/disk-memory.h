@@ -22,6 +22,8 @@ typedef enum MemoryCrash {
 MemoryDisk *memory_disk_new(uint64_t seed);
 MemoryDisk *memory_disk_free(MemoryDisk *memory);
 DEFINE_CLEANUP(MemoryDisk *, memory_disk_free)
+/* Another disk with the same files and content, all of it durable. */
+MemoryDisk *memory_disk_copy(const MemoryDisk *memory);
 Disk *memory_disk_get(MemoryDisk *memory);
 
 /* Numbered calls so far. */
