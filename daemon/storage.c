@@ -11,13 +11,18 @@
 
 #define CLOSE_TIMEOUT_NS (10 * NSEC_PER_SEC)
 #define CLOSE_STEP_NS NSEC_PER_MSEC
+/* From a failure of the store to the end of the process: for the errors that clients are told. */
+#define END_STEP_NS (20 * NSEC_PER_MSEC)
+#define END_STEPS 10u
 
 struct Storage {
         Ring *ring;
         DiskRing *disk;
         Store *store;
-        RingPost flush;
-        atomic_bool flush_posted;
+        RingPost flush, failed;
+        RingTimer end_timer;
+        unsigned n_end_steps;
+        atomic_bool flush_posted, failed_posted;
 };
 
 static void storage_flush(RingPost *post)
@@ -37,11 +42,43 @@ static void storage_wake(void *data)
                 ring_post(storage->ring, &storage->flush);
 }
 
-static void storage_failed(int error, const char *why, void *data)
+/*
+ * Nothing that is not durable leaves any more: each answer of an object that waits at the gate, or
+ * comes to it, becomes a 503. A few of them later the process ends.
+ */
+static void storage_end(Storage *storage)
+{
+        store_loop_flush(storage->store);
+        if (++storage->n_end_steps > END_STEPS || ring_timer_arm(storage->ring, &storage->end_timer,
+                                                          ring_now(storage->ring) + END_STEP_NS))
+                _exit(STORAGE_EXIT_FAILED);
+}
+
+static void storage_on_end_timer(RingTimer *timer)
+{
+        storage_end(CONTAINER_OF(timer, Storage, end_timer));
+}
+
+static void storage_on_failed(RingPost *post)
+{
+        storage_end(CONTAINER_OF(post, Storage, failed));
+}
+
+static void say_failed(int error, const char *why, void *data)
 {
         log_error("the store has failed, the worker ends and its successor replays: %s (%s)", why,
                 strerror(-error));
-        _exit(STORAGE_EXIT_FAILED);
+}
+
+static void storage_failed(int error, const char *why, void *data)
+{
+        Storage *storage = data;
+
+        say_failed(error, why, data);
+        if (!storage->store)
+                _exit(STORAGE_EXIT_FAILED);
+        if (!atomic_exchange(&storage->failed_posted, true))
+                ring_post(storage->ring, &storage->failed);
 }
 
 static void storage_log(int priority, const char *line, void *data)
@@ -99,6 +136,8 @@ int storage_open(const StorageOptions *options, Storage **ret)
         }
         storage->ring = options->ring;
         storage->flush.fn = storage_flush;
+        storage->failed.fn = storage_on_failed;
+        ring_timer_init(&storage->end_timer, storage_on_end_timer);
         r = disk_ring_new(options->ring, &storage->disk);
         if (r)
                 return r;
@@ -148,6 +187,8 @@ Storage *storage_close(Storage *storage)
                 return NULL;
         if (storage->store) {
                 storage_drain(storage);
+                if (store_get_failure(storage->store))
+                        _exit(STORAGE_EXIT_FAILED);
                 left = store_count_connections(storage->store) > 0;
                 store_close(storage->store);
         }
@@ -175,7 +216,7 @@ int storage_empty(const char *journal, const char *objects)
                 .journal = journal,
                 .objects = objects,
                 .wake = no_wake,
-                .failed = storage_failed,
+                .failed = say_failed,
                 .log = storage_log,
         };
         StoreStats stats;

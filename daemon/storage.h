@@ -5,8 +5,9 @@
  * The storage engine of a worker, joined to its loop
  *
  * Opens the slot's journal (and with that redoes what the worker before it left), gives its writes
- * to the ring, runs the background thread, and ends the process when the store has failed: nothing
- * is answered then, the successor replays (lib/store/store.h, invariant 6). Loop thread.
+ * to the ring, runs the background thread, and ends the process when the store has failed: what
+ * waits for it is answered with 503 within a fraction of a second, nothing else of an object
+ * leaves, the successor replays (lib/store/store.h, invariant 6). Loop thread.
  */
 
 #include "lib/loop/ring.h"

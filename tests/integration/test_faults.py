@@ -164,11 +164,11 @@ REFUSE_SECONDS = 30 if os.environ.get("DURABLED_LONG") else 8
 class Image:
     """An ext4 file system in a file, mounted. It can be filled, broken and set read-only."""
 
-    def __init__(self, size=208 * MEBI):
+    def __init__(self, path=None, size=208 * MEBI):
         self.folder = tempfile.mkdtemp(prefix="durabled-image-", dir="/tmp")
         self.file = os.path.join(self.folder, "image")
-        self.path = os.path.join(self.folder, "mounted")
-        os.mkdir(self.path)
+        self.path = path or os.path.join(self.folder, "mounted")
+        os.makedirs(self.path)
         with open(self.file, "wb") as file:
             file.truncate(size)
         self.mounted = False
@@ -182,10 +182,15 @@ class Image:
                        capture_output=True)
         self.mounted = True
 
-    def unmount(self):
-        if self.mounted:
-            subprocess.run(["umount", self.path], check=True, capture_output=True)
-            self.mounted = False
+    def mount_again(self):
+        """As after a restart of the machine; waits for who has files open on it to be gone."""
+        end = time.monotonic() + 10
+        while subprocess.run(["umount", self.path], capture_output=True).returncode:
+            if time.monotonic() > end:
+                raise AssertionError(f"{self.path} stays in use")
+            time.sleep(0.05)
+        self.mounted = False
+        self.mount()
 
     def remount(self, options):
         subprocess.run(["mount", "-o", "remount," + options, self.path], check=True,
@@ -244,6 +249,11 @@ class FaultCase(unittest.TestCase):
             self.skipTest(f"an image cannot be mounted here: {error}")
         return image
 
+    def state(self):
+        folder = tempfile.mkdtemp(prefix="durabled-state-", dir="/tmp")
+        self.addCleanup(shutil.rmtree, folder, ignore_errors=True)
+        return folder
+
     def service(self, data=None, workers=1, **options):
         return Service(self.project, workers=workers, data=data, **options)
 
@@ -271,6 +281,70 @@ class Ending(FaultCase):
             self.assertNotIn("signal", output)
             daemon.start()
             self.assertEqual(daemon.client().get("/raw/one/list").json(), ["k0", "k1", "k2", "k3"])
+
+
+class BrokenDisk(FaultCase):
+    """EIO: the file system of the journal, or that of the objects, is shut down."""
+
+    def check_break_down(self, part, says):
+        data = self.state()
+        image = self.image(path=os.path.join(data, part))
+        with self.service(data) as daemon:
+            client, kept = daemon.client(), []
+            for number in range(5):
+                self.assertEqual(client.get(f"/raw/one/add/k{number}/1000").status, 200)
+                kept.append(f"k{number}")
+            # Written now and not synced: what recovery needs is in the journal alone.
+            image.break_down()
+            answers = []
+            for number in range(5, 40):
+                try:
+                    answers.append(client.get(f"/raw/one/add/k{number}/300000"))
+                except OSError:
+                    break
+                if answers[-1].status != 200:
+                    break
+                kept.append(f"k{number}")
+            self.assertEqual(answers[-1].status, 503, answers[-1].text)
+            self.assertIn("journal cannot be written", answers[-1].text)
+            daemon.wait_output("the store has failed, the worker ends and its successor replays")
+            daemon.wait_output(says)
+            image.mount_again()
+            daemon.wait_ready()
+            client = daemon.client()
+            found = client.get("/raw/one/list").json()
+            self.assertEqual([key for key in kept if key not in found], [])
+            self.assertEqual(client.get("/raw/one/check").text, "ok")
+            self.assertEqual(client.get("/raw/one/add/z/1000").status, 200)
+            client.close()
+
+    def test_a_journal_that_cannot_be_written_is_503_and_the_successor_replays(self):
+        self.check_break_down("journal", "journal/faults/0': Input/output error")
+
+
+    def test_objects_whose_files_cannot_be_written_live_on_in_the_journal(self):
+        data = self.state()
+        image = self.image(path=os.path.join(data, "objects"))
+        with self.service(data) as daemon:
+            client, kept = daemon.client(), []
+            for number in range(20):
+                if number == 3:
+                    image.break_down()
+                answer = client.get(f"/raw/one/add/k{number}/100000")
+                self.assertEqual(answer.status, 200, answer.text)
+                kept.append(f"k{number}")
+            daemon.wait_output("they stay in the journal: Input/output error")
+            self.assertEqual(client.get("/raw/two/add/k/10").status, 500)
+            print(daemon.read_output())
+            os.kill(daemon.all_workers()[0]["pid"], signal.SIGKILL)
+            daemon.wait_output("journal/faults/0': Input/output error")
+            image.mount_again()
+            daemon.wait_ready()
+            client = daemon.client()
+            self.assertEqual(client.get("/raw/one/list").json(), sorted(kept))
+            self.assertEqual(client.get("/raw/one/check").text, "ok")
+            self.assertEqual(client.get("/raw/two/add/k/10").status, 200)
+            client.close()
 
 
 class FullDisk(FaultCase):
