@@ -28,6 +28,7 @@ extern const Command commands[];
 extern const size_t n_commands;
 
 int command_dev(int argc, char **argv);
+int command_fsck(int argc, char **argv);
 int command_init(int argc, char **argv);
 int command_status(int argc, char **argv);
 int command_reload(int argc, char **argv);

@@ -35,6 +35,22 @@ const Command commands[] = {
                 "                       ./.durabled/run/control, then /run/durabled/control)\n",
                 command_status },
         { "reload", "[--socket PATH]", "load the apps anew, worker by worker", "", command_reload },
+        { "fsck", "[--state DIR] [--app NAME] [--quick] [--jobs N] [--json]",
+                "check journals, archives and databases of a stopped service",
+                "  --state DIR          the state folder (default: ./.durabled, then "
+                "/var/lib/durabled)\n"
+                "  --app NAME           this app alone\n"
+                "  --quick              leave out databases' indexes and the archives' content\n"
+                "  --jobs N             databases at a time (default: one per core)\n"
+                "  --json               a line of JSON for each finding, then a summary\n\n"
+                "Changes nothing. What the next start would redo from the journals is redone into\n"
+                "a file in $TMPDIR (default /var/tmp), and databases are checked as that leaves\n"
+                "them. While a service runs only its archives can be checked.\n\n"
+                "Exit status: 0 clean (notes are no fault), 1 damage or files that do not belong\n"
+                "there, 2 not everything could be checked. 'durabled --recover' tells what can be\n"
+                "done about a damaged journal.\n\n"
+                "  systemctl stop durabled && durablectl fsck --state /var/lib/durabled\n",
+                command_fsck },
         { "objects", "address APP CLASS NAME [--id] [--json] [--socket PATH]",
                 "show an object's id, shard, worker and address",
                 "  --id                 NAME is an id of 64 hex digits\n\n"

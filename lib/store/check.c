@@ -5,6 +5,7 @@
 #include "lib/store/store-private.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -77,6 +78,92 @@ Check *check_free(Check *check)
         free(check->objects);
         free(check);
         return NULL;
+}
+
+typedef struct Names {
+        char **names;
+        size_t n;
+} Names;
+
+static void names_done(Names *names)
+{
+        for (size_t i = 0; i < names->n; i++)
+                free(names->names[i]);
+        free(names->names);
+}
+
+static int add_name(const char *name, void *data)
+{
+        Names *names = data;
+        char **more = realloc(names->names, (names->n + 1) * sizeof *more);
+
+        if (!more)
+                return -ENOMEM;
+        names->names = more;
+        more[names->n] = strdup(name);
+        if (!more[names->n])
+                return -ENOMEM;
+        names->n++;
+        return 0;
+}
+
+/* Numbers by their value, the rest by letters. */
+static int compare_names(const void *a, const void *b)
+{
+        return strverscmp(*(char *const *)a, *(char *const *)b);
+}
+
+static int list_names(Check *check, const char *folder, Names *ret)
+{
+        int r = disk_list(check->disk, folder, add_name, ret);
+
+        if (!r && ret->n)
+                qsort(ret->names, ret->n, sizeof *ret->names, compare_names);
+        return r;
+}
+
+static int each_slot_of(
+        Check *check, const char *folder, const char *app, CheckSlotFn fn, void *data)
+{
+        _cleanup_(names_done) Names names = {};
+        int r = list_names(check, folder, &names);
+
+        for (size_t i = 0; !r && i < names.n; i++) {
+                _cleanup_(free_p) char *path = path_join(folder, names.names[i]);
+                uint64_t slot;
+
+                if (!path)
+                        return -ENOMEM;
+                if (slice_to_u64(slice_from(names.names[i]), &slot) && slot < UINT_MAX)
+                        r = fn(app, (unsigned)slot, path, data);
+                else if (strcmp(names.names[i], "slots") != 0)
+                        check_tell(check, CHECK_ODD, "stray-file", path, CHECK_NOWHERE,
+                                "no slot of an app: a slot is a number");
+        }
+        return r;
+}
+
+int check_each_slot(Check *check, const char *folder, const char *app, CheckSlotFn fn, void *data)
+{
+        _cleanup_(names_done) Names names = {};
+        int r = list_names(check, folder, &names);
+
+        if (r == -ENOENT)
+                return 0;
+        for (size_t i = 0; !r && i < names.n; i++) {
+                _cleanup_(free_p) char *path = path_join(folder, names.names[i]);
+
+                if (!path)
+                        return -ENOMEM;
+                if (app && strcmp(app, names.names[i]) != 0)
+                        continue;
+                r = each_slot_of(check, path, names.names[i], fn, data);
+                if (r != -ENOTDIR)
+                        continue;
+                check_tell(check, CHECK_ODD, "stray-file", path, CHECK_NOWHERE, "no app's folder");
+                r = 0;
+        }
+        return r;
 }
 
 /* The threads and the one who feeds them. */

@@ -2,7 +2,7 @@
 #pragma once
 
 /*
- * Looking at a state folder without changing it: journals, databases
+ * Looking at a state folder without changing it: journals, archives, databases
  *
  * A Check sees the disk through an overlay (disk-overlay.h). check_journal() runs the recovery that
  * a start would run, on the overlay, and tells what it would redo and what is wrong; the databases
@@ -18,6 +18,9 @@
  *   journal-damage     damage  anything else that does not check; where, and what stands behind it
  *   journal-lost-file  damage  commits for a database that is not there
  *   journal-leftover   note    files that the next start removes; what --recover has set aside
+ *   archive-damage     damage  a file of the archive does not check; where
+ *   archive-gap        note    files do not follow each other: a restore does not go further back
+ *   archive-leftover   note    a file that was being written
  *   database-corrupt   damage  what SQLite's own check says
  *   database-size      damage  the file is shorter or longer than its header says
  *   database-header    damage  no database, or a header that durabled does not write
@@ -113,6 +116,16 @@ typedef struct CheckJournal {
  */
 int check_journal(Check *check, const char *journal, CheckJournal *ret);
 void check_journal_done(CheckJournal *journal);
+
+/*
+ * Calls fn for each <folder>/<app>/<slot> (of "journal" and "archive"), in order; app: one alone,
+ * or NULL. What else is in there is a finding. Non-zero stops and is returned.
+ */
+typedef int (*CheckSlotFn)(const char *app, unsigned slot, const char *path, void *data);
+int check_each_slot(Check *check, const char *folder, const char *app, CheckSlotFn fn, void *data);
+
+/* An archive's folder; its files never change, so a service may run. */
+int check_archive(Check *check, const char *folder);
 
 /* One database, as the journals that were checked leave it. -ENOENT. */
 int check_database(Check *check, const char *path);
