@@ -233,13 +233,7 @@ void node_end_sync(Node *node, const NodeSync *sync)
 
 static int sync_entry(Node *node)
 {
-        const char *slash = strrchr(node->path, '/');
-        _cleanup_(free_p) char *folder =
-                slice_dup(slice_of(node->path, (size_t)(slash - node->path)));
-
-        if (SABOTAGED(SABOTAGE_FOLDER_SYNC))
-                return 0;
-        return folder ? disk_sync_folder(node->store->disk, folder) : -ENOMEM;
+        return SABOTAGED(SABOTAGE_FOLDER_SYNC) ? 0 : store_sync_name(node->store, node->path);
 }
 
 int node_sync(Node *node)

@@ -395,6 +395,31 @@ int found_guess(Found *found)
         return 0;
 }
 
+/*
+ * Invariant 2. What a killed process wrote last can be read and yet not be durable, or be lost for
+ * good by a sync that failed. It can only be the last batch: written once more, it is durable
+ * before any of it goes to a file.
+ */
+static int secure_tail(Found *found)
+{
+        const FoundBatch *last = found->n_batches ? &found->batches[found->n_batches - 1] : NULL;
+        _cleanup_(disk_close_p) DiskFile *file = NULL;
+        _cleanup_(free_p) char *path = NULL;
+        Slice bytes;
+        int r;
+
+        if (!last || SABOTAGED(SABOTAGE_TAIL))
+                return 0;
+        if (asprintf(&path, "%s/segment-%02u", found->store->journal_path, last->slot) < 0)
+                return -ENOMEM;
+        r = found_read(found, last, &bytes);
+        if (r == -EBADMSG)
+                return found_damage(
+                        found, last->slot, last->offset, "the batch has changed while it was read");
+        r = r ?: disk_open(found->store->disk, path, 0, &file);
+        return r ?: disk_write(file, bytes.data, bytes.len, last->offset, DISK_DSYNC);
+}
+
 int store_recover(Store *store)
 {
         _cleanup_(found_done) Found found = { .store = store };
@@ -402,6 +427,7 @@ int store_recover(Store *store)
         EpochFile epoch;
         int r = found_open(&found);
 
+        r = r ?: secure_tail(&found);
         r = r ?: redo_run(&found);
         r = r ?: found_switch_epoch(&found, &epoch);
         r = r ?: remove_leftovers(store);

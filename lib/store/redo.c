@@ -270,23 +270,48 @@ static bool is_void(const Redo *redo, const RedoFile *file, const Record *record
         return false;
 }
 
+typedef struct ImageList {
+        Image **images;
+        size_t n;
+} ImageList;
+
+static void list_image(MapNode *map, void *data)
+{
+        ImageList *list = data;
+
+        list->images[list->n++] = CONTAINER_OF(map, Image, map);
+}
+
+static int compare_images(const void *a, const void *b)
+{
+        uint32_t x = (*(Image *const *)a)->number, y = (*(Image *const *)b)->number;
+
+        return x < y ? -1 : x > y;
+}
+
+/* In the order of the file: for disks, and because a simulated one must see the same each time. */
 static int write_images(Redo *redo, RedoFile *file)
 {
-        MapNode *map;
+        _cleanup_(free_p) Image **images = NULL;
+        ImageList list;
+        int r = 0;
 
-        while ((map = map_first(&file->images))) {
-                Image *image = CONTAINER_OF(map, Image, map);
-                int r = disk_write(file->file, image->bytes, file->page_size,
-                        (uint64_t)(image->number - 1) * file->page_size, 0);
-
-                if (r)
-                        return r;
-                map_remove(&file->images, map);
-                free(image);
-                redo->image_bytes -= file->page_size;
-                redo->store->stats.redone_pages++;
+        if (!file->images.len)
+                return 0;
+        images = malloc(file->images.len * sizeof(Image *));
+        if (!images)
+                return -ENOMEM;
+        list = (ImageList){ .images = images };
+        map_for_each(&file->images, list_image, &list);
+        qsort(images, list.n, sizeof(Image *), compare_images);
+        for (size_t i = 0; !r && i < list.n; i++) {
+                r = disk_write(file->file, images[i]->bytes, file->page_size,
+                        (uint64_t)(images[i]->number - 1) * file->page_size, 0);
+                redo->store->stats.redone_pages += r == 0;
         }
-        return 0;
+        if (!r)
+                drop_images(redo, file);
+        return r;
 }
 
 static int write_all_images(Redo *redo)
@@ -595,18 +620,6 @@ static int finish_file(Redo *redo, RedoFile *file)
         return r;
 }
 
-static int sync_folder_of(Disk *disk, char *path)
-{
-        char *slash = strrchr(path, '/');
-        int r;
-
-        *slash = '\0';
-        r = disk_sync_folder(disk, path);
-        *slash = '/';
-        /* Of a deleted object the folder may never have been there. */
-        return r == -ENOENT ? 0 : r;
-}
-
 /* Invariant 5: all of it is durable before the epoch is switched. */
 static int sync_files(Redo *redo)
 {
@@ -622,7 +635,10 @@ static int sync_files(Redo *redo)
 
                 if (file->file && !file->is_deleted)
                         r = disk_sync(file->file);
-                r = r ?: sync_folder_of(disk, file->path);
+                r = r ?: store_sync_name(redo->store, file->path);
+                /* Of a deleted object the folder may never have been there. */
+                if (r == -ENOENT)
+                        r = 0;
                 if (r)
                         break;
         }

@@ -45,6 +45,8 @@ enum {
         SABOTAGE_CANCEL = 128,      /* 7: no CANCEL */
         SABOTAGE_FOLDER_SYNC = 256, /* 3: folders of new files are not synced */
         SABOTAGE_CRC = 512,         /* a torn batch is believed */
+        SABOTAGE_TAIL = 1024,       /* 2: a redo does not make the last batch durable first */
+        SABOTAGE_PARENTS = 2048,    /* 3: nor are the folders of these folders */
 };
 
 #define NO_SEGMENT UINT64_MAX
@@ -213,6 +215,9 @@ void store_fire_waiters(Store *store);
 void store_call_work(Store *store);
 char *store_file_path(Store *store, const char *kind, uint64_t number);
 int store_make_folder(Disk *disk, const char *path);
+/* Makes the name of an object's file durable, and those of its folders: whoever made them may have
+ * been killed before it synced them. */
+int store_sync_name(Store *store, const char *path);
 
 /* recover.c: redoes, switches the epoch, opens the segments. */
 int store_recover(Store *store);

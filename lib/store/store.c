@@ -99,6 +99,23 @@ int store_make_folder(Disk *disk, const char *path)
         return disk_sync_folder(disk, parent);
 }
 
+int store_sync_name(Store *store, const char *path)
+{
+        _cleanup_(free_p) char *folder = strdup(path);
+        size_t len = strlen(path);
+        int r = folder ? 0 : -ENOMEM;
+
+        while (!r && len > store->objects_len) {
+                while (folder[--len] != '/')
+                        ;
+                folder[len] = '\0';
+                r = disk_sync_folder(store->disk, folder);
+                if (SABOTAGED(SABOTAGE_PARENTS))
+                        break;
+        }
+        return r;
+}
+
 static int set_options(Store *store, const StoreOptions *options)
 {
         StoreOptions *o = &store->options;
