@@ -63,9 +63,15 @@ static int remove_file(Node *node)
         Disk *disk = node->store->disk;
         int r = folder ? disk_unlink(disk, node->path) : -ENOMEM;
 
-        if (r == -ENOENT)
-                r = 0;
-        return r ?: disk_sync_folder(disk, folder);
+        if (r && r != -ENOENT)
+                return r;
+        /* The name is gone: what the handle leads to must not be written any more. */
+        node->file = disk_close(node->file);
+        r = disk_sync_folder(disk, folder);
+        if (r)
+                store_fail(node->store, r, "%s: its removal cannot be synced: %s", node->name,
+                        strerror(-r));
+        return r;
 }
 
 /* Invariant 2 for files that go: DELETE is durable. 1 when it is done. */
@@ -80,14 +86,13 @@ static int delete_node(Node *node)
                 if (!r) {
                         node->deleted = node->dirty = node->entry_dirty = false;
                         node->needs_truncate = node->is_new = node->needs_create = false;
-                        node->file = disk_close(node->file);
                         store_lock(node->store);
                         node_set_first_segment(node, NO_SEGMENT);
                         store_unlock(node->store);
                 }
         }
         node_unlock(node);
-        if (r)
+        if (r && !store_get_failure(node->store))
                 store_log(node->store, LOG_ERR, "%s: cannot be removed: %s", node->name,
                         strerror(-r));
         return r ? 0 : 1;
