@@ -47,6 +47,8 @@ static const struct {
         { "write-error", "a failed write of the journal counts as done (6)", 64 },
         { "cancel", "a commit that failed is not cancelled (7)", 128 },
         { "folder-sync", "folders of new files are not synced (3)", 256 },
+        { "tail", "a redo does not make the last batch durable first (2)", 1024 },
+        { "parents", "folders of new folders are not synced (3)", 2048 },
         { "crc", "a torn batch is believed", 512 },
 };
 

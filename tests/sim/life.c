@@ -212,12 +212,69 @@ static bool is_faulty_seed(const World *world)
 
 static void crash(World *world)
 {
-        SimCrash how = rng_chance(&world->rng, 750) ? SIM_CRASH_POWER : SIM_CRASH_KILL;
+        /* After a kill what can be read need not be durable: then the power fails more often. */
+        unsigned power = world->killed ? 850 : 600;
+        SimCrash how = rng_chance(&world->rng, power) ? SIM_CRASH_POWER : SIM_CRASH_KILL;
         int r = sim_disk_crash(world->disk, how);
 
+        world->killed = how == SIM_CRASH_KILL;
         world_log(world, "crash: %s", how == SIM_CRASH_POWER ? "power cut" : "kill");
         if (r)
                 world_fail(world, "a file is still open after the end");
+}
+
+/* When the power fails: at any operation, or soon after something of interest. */
+
+static void arm_soon_after(World *world)
+{
+        Rng *rng = &world->rng;
+
+        sim_disk_arm_at(world->disk, (SimEvent)rng_below(rng, _SIM_EVENT_MAX),
+                1 + (unsigned)rng_below(rng, 1u << rng_below(rng, 6)),
+                1 + rng_below(rng, 1u << rng_below(rng, 6)));
+}
+
+static void disarm(World *world)
+{
+        sim_disk_arm(world->disk, 0);
+        sim_disk_arm_at(world->disk, 0, 0, 0);
+}
+
+/* In a recovery. */
+static void arm(World *world)
+{
+        Rng *rng = &world->rng;
+
+        if (rng_chance(rng, 500))
+                sim_disk_arm(world->disk, 1 + rng_below(rng, 1u << rng_below(rng, 10)));
+        else
+                arm_soon_after(world);
+}
+
+/* When objects are opened for the first time since: at the very first time folders are made. */
+static void arm_verification(World *world)
+{
+        Rng *rng = &world->rng;
+
+        if (world->life == 0 && rng_chance(rng, 300))
+                sim_disk_arm_at(world->disk, SIM_EVENT_MKDIR, 1 + (unsigned)rng_below(rng, 4),
+                        1 + rng_below(rng, 2));
+        else if (rng_chance(rng, 100))
+                sim_disk_arm(world->disk, 1 + rng_below(rng, 1u << rng_below(rng, 8)));
+        else if (rng_chance(rng, 50))
+                arm_soon_after(world);
+}
+
+/* In a life, or not at all before its end. */
+static void arm_life(World *world)
+{
+        Rng *rng = &world->rng;
+        unsigned how = (unsigned)rng_below(rng, world->hoards ? 20 : 10);
+
+        if (how < 4)
+                sim_disk_arm(world->disk, 1 + rng_below(rng, 16u << rng_below(rng, 9)));
+        else if (how < 8)
+                arm_soon_after(world);
 }
 
 static void open_store(World *world)
@@ -244,11 +301,10 @@ static void open_store(World *world)
                 int r;
 
                 set_faults(world, faults && rng_chance(&world->rng, 300));
-                if (rng_chance(&world->rng, 400))
-                        sim_disk_arm(world->disk,
-                                1 + rng_below(&world->rng, 1u << rng_below(&world->rng, 10)));
+                if (rng_chance(&world->rng, world->killed ? 700 : 400))
+                        arm(world);
                 r = store_open(&options, &world->store);
-                sim_disk_arm(world->disk, 0);
+                disarm(world);
                 world_log(world, "open: %d", r);
                 if (r == 0 && !sim_disk_is_dead(world->disk)) {
                         set_faults(world, false);
@@ -324,22 +380,6 @@ static void end_life(World *world)
         crash(world);
 }
 
-/* When the power fails: at any operation, soon after something of interest, or at the end. */
-static void arm(World *world)
-{
-        Rng *rng = &world->rng;
-        unsigned how = (unsigned)rng_below(rng, world->hoards ? 20 : 10);
-
-        sim_disk_arm(world->disk, 0);
-        sim_disk_arm_at(world->disk, 0, 0, 0);
-        if (how < 4)
-                sim_disk_arm(world->disk, 1 + rng_below(rng, 16u << rng_below(rng, 9)));
-        else if (how < 8)
-                sim_disk_arm_at(world->disk, (SimEvent)rng_below(rng, _SIM_EVENT_MAX),
-                        1 + (unsigned)rng_below(rng, 1u << rng_below(rng, 6)),
-                        1 + rng_below(rng, 1u << rng_below(rng, 6)));
-}
-
 static void live(World *world)
 {
         Runner runners[WORLD_RUNNERS];
@@ -354,7 +394,7 @@ static void live(World *world)
                 world->steps_left += 300;
         world->runners_left = world->n_runners;
         set_faults(world, is_faulty_seed(world));
-        arm(world);
+        arm_life(world);
         for (unsigned i = 0; i < world->n_runners; i++) {
                 runners[i] = (Runner){ world, i };
                 actors[n++] = (TurnsActor){ run_objects, &runners[i], NULL };
@@ -368,8 +408,7 @@ static void live(World *world)
 
 static void make_folders(World *world)
 {
-        static const char *const folders[] = { "/state", OBJECTS, OBJECTS "/key", OBJECTS "/key/00",
-                OBJECTS "/key/01" };
+        static const char *const folders[] = { "/state", OBJECTS };
         Disk *disk = sim_disk_get(world->disk);
         int r = 0;
 
@@ -410,27 +449,41 @@ static void set_up(World *world)
                 object_create(&world->objects[i]);
 }
 
+/* Opens the store and looks at each object; the power may fail there as well. */
+static void recover(World *world)
+{
+        do {
+                open_store(world);
+                if (world->failed)
+                        return;
+                arm_verification(world);
+                for (unsigned o = 0; o < world->n_objects && !world->failed; o++)
+                        object_verify(&world->objects[o]);
+                disarm(world);
+                if (!sim_disk_is_dead(world->disk) || world->failed)
+                        return;
+                world->store = store_close(world->store);
+                crash(world);
+        } while (!world->failed);
+}
+
 void world_run(World *world)
 {
         uint64_t lives;
 
         set_up(world);
         lives = rng_between(&world->rng, 1, 4);
-        for (uint64_t i = 0; i <= lives && !world->failed; i++) {
-                open_store(world);
-                if (world->failed)
-                        break;
-                /* Every connection's chance begins anew with the disk's. */
-                sqlite3_randomness(0, NULL);
-                for (unsigned o = 0; o < world->n_objects && !world->failed; o++)
-                        object_verify(&world->objects[o]);
-                if (i < lives && !world->failed)
+        for (uint64_t i = 0; i < lives && !world->failed; i++) {
+                recover(world);
+                if (!world->failed)
                         live(world);
-                else {
-                        sim_disk_cut(world->disk);
-                        world->store = store_close(world->store);
-                        crash(world);
-                }
+        }
+        if (!world->failed)
+                recover(world);
+        if (world->store) {
+                sim_disk_cut(world->disk);
+                world->store = store_close(world->store);
+                crash(world);
         }
         world->stats.disk = *sim_disk_get_stats(world->disk);
         for (unsigned i = 0; i < world->n_objects; i++)

@@ -388,6 +388,7 @@ static int do_write(DiskFile *file, const void *data, size_t len, uint64_t offse
                 return r;
         }
         sim_node_write(node, data, len, offset);
+        note_event(sim, SIM_EVENT_WRITE);
         if (!(flags & DISK_DSYNC))
                 return 0;
         if (strikes(sim, SIM_FAULT_SYNC)) {
@@ -599,6 +600,7 @@ static int sim_mkdir(Disk *disk, const char *path)
                                      .to_folder = folder,
                                      .to = name,
                                      .node = add_node(sim, path, true) });
+        note_event(sim, SIM_EVENT_MKDIR);
         return tell(sim, "mkdir", path, 0, 0, 0);
 }
 

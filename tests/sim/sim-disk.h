@@ -45,7 +45,9 @@ typedef enum SimFault {
 /* What to die after. */
 typedef enum SimEvent {
         SIM_EVENT_SEGMENT, /* the first block of a file is submitted */
+        SIM_EVENT_WRITE,   /* that is not submitted */
         SIM_EVENT_SYNC,
+        SIM_EVENT_MKDIR,
         SIM_EVENT_UNLINK,
         SIM_EVENT_TRUNCATE,
         _SIM_EVENT_MAX,

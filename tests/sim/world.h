@@ -80,6 +80,7 @@ struct World {
         bool temporaries_fail;
         bool hoards; /* so does the first object; the wal-index may fail to grow */
         bool verbose, trace;
+        bool killed; /* the last end was a kill */
 
         Object objects[WORLD_OBJECTS];
         unsigned n_objects, n_runners;
