@@ -28,8 +28,9 @@
  *    can be read and yet be lost; it redoes, syncs files and folders, switches the epoch (write,
  *    sync, rename, sync the folder), and only then touches segments; it may be cut anywhere and
  *    begun again (recover.c, redo.c).
- * 6. A failed write of the journal or sync of a database file or its folder ends the store: it fails
- *    for good, waiters are told, nothing more is written, and the successor replays (store_fail()).
+ * 6. A failed write of the journal or sync of a database file or its folder ends the store: it
+ *    fails for good, waiters are told, nothing more is written, and the successor replays
+ *    (store_fail()).
  * 7. A commit that SQLite gives up after its capture is followed by CANCEL before the object can do
  *    anything else (capture.c, at the end of the write transaction).
  *
