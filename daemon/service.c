@@ -9,6 +9,7 @@
 #include "daemon/edge/proxy.h"
 #include "daemon/guard.h"
 #include "daemon/object/object.h"
+#include "daemon/operator.h"
 #include "daemon/outgoing.h"
 #include "daemon/storage.h"
 #include "lib/base/file.h"
@@ -19,6 +20,7 @@
 #include <netinet/in.h>
 
 #define LEARNED_ROUTES_MAX 65536u
+#define POOL_THREADS 4u
 
 typedef enum ServiceState {
         SERVICE_LOADING,
@@ -39,7 +41,9 @@ struct Service {
         Runtime *runtime;
         RuntimeConfig runtime_config;
         RuntimeHost host;
+        Pool *pool;
         Registry *registry;
+        Operator desk; /* operators' requests */
         Edge *edge;
         Proxy *proxy;
         Assets *assets;
@@ -48,6 +52,7 @@ struct Service {
         char *broken; /* why the app could not be loaded, when that is served */
         void (*loaded)(Service *service, const char *error, void *data);
         void (*drained)(Service *service, void *data);
+        void (*operated)(Service *service, json_t *message, int fd, void *data);
         void *data;
 };
 
@@ -335,9 +340,14 @@ static int service_new_parts(Service *service)
         registry.runtime = service->runtime;
         registry.classes = service->runtime_config.classes;
         registry.n_classes = service->runtime_config.n_classes;
+        r = pool_new(service->ring, POOL_THREADS, &service->pool);
+        if (r)
+                return r;
+        registry.pool = service->pool;
         r = registry_new(&registry, &service->registry);
         if (r)
                 return r;
+        service->desk.registry = service->registry;
         r = proxy_new(&proxy, &service->proxy);
         if (r)
                 return r;
@@ -530,6 +540,42 @@ static int link_bindings(Service *service)
         return 0;
 }
 
+static bool service_owns(const ObjectId *id, void *data)
+{
+        const Service *service = data;
+
+        return service_get_slot_of(service, id) == service->boot->slot;
+}
+
+static void service_operated(json_t *message, int fd, void *data)
+{
+        Service *service = data;
+
+        service->operated(service, message, fd, service->data);
+}
+
+/* The registry is still to come. */
+static void open_operator(Service *service, const ServiceOptions *options)
+{
+        service->operated = options->operated;
+        service->desk = (Operator){
+                .store = storage_get_store(service->storage),
+                .classes = service->runtime_config.classes,
+                .n_classes = service->runtime_config.n_classes,
+                .objects = service->boot->registry.objects_directory,
+                .scratch = storage_get_journal(service->storage),
+                .owns = service_owns,
+                .answer = service_operated,
+                .data = service,
+        };
+        operator_clean(service->desk.scratch);
+}
+
+void service_operate(Service *service, json_t *message, int fd)
+{
+        operator_take(&service->desk, message, fd);
+}
+
 int service_new(const ServiceOptions *options, Service **ret)
 {
         _cleanup_(service_free_p) Service *service = calloc(1, sizeof *service);
@@ -561,6 +607,7 @@ int service_new(const ServiceOptions *options, Service **ret)
         r = link_bindings(service);
         if (r)
                 return r;
+        open_operator(service, options);
         guard_init(&service->guard, slice_from(service->boot->admin_token),
                 service->boot->development || service->manifest->management_open);
         r = runtime_python.load(config, service_loaded, service, &service->runtime);
@@ -580,6 +627,7 @@ Service *service_free(Service *service)
         edge_free(service->edge);
         proxy_free(service->proxy);
         registry_free(service->registry);
+        pool_free(service->pool);
         routes_free(service->routes);
         assets_free(service->assets);
         if (service->runtime)

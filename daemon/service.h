@@ -30,6 +30,8 @@ typedef struct ServiceOptions {
         /* error: NULL, or why the app could not be loaded (several lines, for people) */
         void (*loaded)(Service *service, const char *error, void *data);
         void (*drained)(Service *service, void *data);
+        /* The answer to service_operate(); message and fd (-1: none) are borrowed. */
+        void (*operated)(Service *service, json_t *message, int fd, void *data);
         void *data;
 } ServiceOptions;
 
@@ -44,6 +46,9 @@ DEFINE_CLEANUP(Service *, service_free)
  * request with 503 and the message, until the process ends. -ENOTSUP outside of development.
  */
 int service_serve_error(Service *service, const char *message);
+/* An operator's request to one object (operator.h): message is the supervisor's, fd (-1: none) is
+ * taken. */
+void service_operate(Service *service, json_t *message, int fd);
 /* Stops accepting, lets what is in flight end until timeout_ns from now, then calls drained(). */
 void service_drain(Service *service, uint64_t timeout_ns);
 /* Counters, a new reference: {edge: {...}, objects: {...}, runtime: {...}}. NULL: memory is out. */

@@ -19,6 +19,7 @@ struct Storage {
         Ring *ring;
         DiskRing *disk;
         Store *store;
+        char *journal;
         RingPost flush, failed;
         RingTimer end_timer;
         unsigned n_end_steps;
@@ -154,6 +155,7 @@ int storage_open(const StorageOptions *options, Storage **ret)
         r = store_start_background(storage->store);
         if (r)
                 return r;
+        storage->journal = TAKE_PTR(journal);
         *ret = TAKE_PTR(storage);
         return 0;
 }
@@ -196,6 +198,7 @@ Storage *storage_close(Storage *storage)
         if (left)
                 return NULL;
         disk_ring_free(storage->disk);
+        free(storage->journal);
         free(storage);
         return NULL;
 }
@@ -203,6 +206,11 @@ Storage *storage_close(Storage *storage)
 Store *storage_get_store(Storage *storage)
 {
         return storage->store;
+}
+
+const char *storage_get_journal(const Storage *storage)
+{
+        return storage->journal;
 }
 
 static void no_wake(void *data)

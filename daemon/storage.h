@@ -32,6 +32,8 @@ int storage_open(const StorageOptions *options, Storage **ret);
 Storage *storage_close(Storage *storage);
 DEFINE_CLEANUP(Storage *, storage_close)
 Store *storage_get_store(Storage *storage);
+/* The journal's folder: files of the slot's own may be made there. */
+const char *storage_get_journal(const Storage *storage);
 
 /*
  * Redoes a journal into the databases and empties it, without a loop: for a slot that no worker

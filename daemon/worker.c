@@ -44,15 +44,19 @@ static void worker_end(Worker *worker, int status)
         ring_stop(worker->ring);
 }
 
-static void worker_tell(Worker *worker, json_t *message)
+static void worker_send(Worker *worker, json_t *message, int fd)
 {
-        int r;
+        int r = boot_send(worker->boot_fd, message, &fd, fd >= 0);
 
-        if (!message)
-                return;
-        r = boot_send(worker->boot_fd, message, NULL, 0);
         if (r && r != -EPIPE && r != -ECONNRESET)
                 log_warn("cannot answer the supervisor: %s", strerror(-r));
+}
+
+static void worker_tell(Worker *worker, json_t *message)
+{
+        if (!message)
+                return;
+        worker_send(worker, message, -1);
         json_decref(message);
 }
 
@@ -82,6 +86,11 @@ static void service_drained(Service *service, void *data)
         worker_end(worker, 0);
 }
 
+static void service_operated(Service *service, json_t *message, int fd, void *data)
+{
+        worker_send(data, message, fd);
+}
+
 static void worker_drain(Worker *worker, uint64_t timeout_ns)
 {
         if (worker->ending)
@@ -93,11 +102,17 @@ static void worker_drain(Worker *worker, uint64_t timeout_ns)
                 service_drain(worker->service, timeout_ns);
 }
 
-static void worker_take_message(Worker *worker, json_t *message)
+/* fd: -1, or what came with it, which is taken. */
+static void worker_take_message(Worker *worker, json_t *message, int fd)
 {
         const char *type = json_string_value(json_object_get(message, "type"));
         json_t *stats;
 
+        if (type && strcmp(type, "operate") == 0) {
+                service_operate(worker->service, message, fd);
+                return;
+        }
+        close_p(&fd);
         if (type && strcmp(type, "stats") == 0) {
                 stats = service_get_stats(worker->service);
                 if (!stats)
@@ -123,11 +138,12 @@ static void on_boot_socket(RingOp *op, const RingResult *result)
 
         for (;;) {
                 _cleanup_(json_decref_p) json_t *message = NULL;
+                int fd = -1;
 
-                r = boot_receive(worker->boot_fd, &message, NULL, 0, &n_fds);
+                r = boot_receive(worker->boot_fd, &message, &fd, 1, &n_fds);
                 if (r)
                         break;
-                worker_take_message(worker, message);
+                worker_take_message(worker, message, fd);
         }
         if (r == -EAGAIN && !result->more)
                 ring_poll(worker->ring, op, worker->boot_fd, POLLIN, true);
@@ -171,6 +187,7 @@ static int worker_boot(Worker *worker)
                 .ring = worker->ring,
                 .loaded = service_loaded,
                 .drained = service_drained,
+                .operated = service_operated,
                 .data = worker,
         };
         int fds[BOOT_FDS_MAX];

@@ -9,7 +9,7 @@
 #include <sys/un.h>
 
 struct Client {
-        int fd;
+        int fd, received; /* received: a descriptor that came with a reply, or -1 */
         Buf in;
 };
 
@@ -30,7 +30,7 @@ int client_open(const char *path, Client **ret)
 
         if (!client)
                 return -ENOMEM;
-        client->fd = -1;
+        client->fd = client->received = -1;
         buf_init(&client->in, VARLINK_MESSAGE_MAX);
         if (strlen(path) >= sizeof address.sun_path)
                 return -ENAMETOOLONG;
@@ -49,6 +49,7 @@ Client *client_close(Client *client)
         if (!client)
                 return NULL;
         close_p(&client->fd);
+        close_p(&client->received);
         buf_done(&client->in);
         free(client);
         return NULL;
@@ -66,6 +67,38 @@ static int client_send(Client *client, Slice message)
                 message = slice_skip(message, (size_t)n);
         }
         return 0;
+}
+
+/* Keeps the first descriptor; there should be one at most. */
+static void client_keep_fds(Client *client, struct msghdr *message)
+{
+        for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c)) {
+                int fd;
+
+                if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+                        continue;
+                memcpy(&fd, CMSG_DATA(c), sizeof fd);
+                close_p(&client->received);
+                client->received = fd;
+        }
+}
+
+static ssize_t client_read(Client *client, char *to, size_t len)
+{
+        union {
+                struct cmsghdr header;
+                char bytes[CMSG_SPACE(sizeof(int))];
+        } control;
+        struct iovec vector = { to, len };
+        struct msghdr message = { .msg_iov = &vector,
+                .msg_iovlen = 1,
+                .msg_control = &control,
+                .msg_controllen = sizeof control };
+        ssize_t n = recvmsg(client->fd, &message, MSG_CMSG_CLOEXEC);
+
+        if (n >= 0)
+                client_keep_fds(client, &message);
+        return n;
 }
 
 /* Reads what is there once, waiting until deadline (monotonic ns). */
@@ -87,7 +120,7 @@ static int client_receive(Client *client, uint64_t deadline)
         r = buf_reserve(&client->in, 65536, &to);
         if (r)
                 return r;
-        n = read(client->fd, to, 65536);
+        n = client_read(client, to, 65536);
         if (n < 0)
                 return errno == EINTR ? 0 : -errno;
         if (n == 0)
@@ -116,4 +149,9 @@ int client_call(
                 r = client_receive(client, deadline);
         }
         return r;
+}
+
+int client_take_fd(Client *client)
+{
+        return TAKE_FD(client->received);
 }

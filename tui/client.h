@@ -22,3 +22,5 @@ DEFINE_CLEANUP(Client *, client_close)
  */
 int client_call(
         Client *client, const char *method, json_t *parameters, int timeout_ms, VarlinkReply *ret);
+/* The descriptor that the last reply brought, now the caller's, or -1. */
+int client_take_fd(Client *client);

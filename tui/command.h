@@ -13,6 +13,7 @@ enum {
         EXIT_OK = 0,
         EXIT_FAILED = 1,    /* it was tried and did not work; the reason is on standard error */
         EXIT_USAGE = 2,     /* the arguments are wrong */
+        EXIT_ABSENT = 3,    /* there is no such object */
         EXIT_NO_DAEMON = 4, /* no daemon answers on the control socket */
 };
 

@@ -51,10 +51,32 @@ const Command commands[] = {
                 "done about a damaged journal.\n\n"
                 "  systemctl stop durabled && durablectl fsck --state /var/lib/durabled\n",
                 command_fsck },
-        { "objects", "address APP CLASS NAME [--id] [--json] [--socket PATH]",
-                "show an object's id, shard, worker and address",
-                "  --id                 NAME is an id of 64 hex digits\n\n"
-                "  durablectl objects address blog DjangoDO acme\n",
+        { "objects", "address|bookmark|restore|export ... [OPTION...]",
+                "one object: its address, its history, a copy of it",
+                "  address APP CLASS NAME      its id, shard, worker and address\n"
+                "  bookmark NAME [--at TIME]   print the bookmark of now, or of a moment\n"
+                "  restore NAME BOOKMARK       make it what it was; prints the bookmark that "
+                "undoes "
+                "it\n"
+                "  export NAME [FILE|-]        copy it into an ordinary SQLite file (default "
+                "NAME.sqlite)\n\n"
+                "NAME is the object's name or its id of 64 hex digits. An object that does not "
+                "exist is an\n"
+                "error: exit status 3.\n\n"
+                "  --app APP, --class CLASS    where more than one class has such an object\n"
+                "  --id                        NAME is an id\n"
+                "  --at TIME                   2026-11-22T18:30:00Z, '2026-11-22 18:30' and 18:30 "
+                "(local\n"
+                "                              time), -90s, -15m, -1h30m, -2d, seconds since "
+                "1970\n"
+                "  --yes                       do not ask before a restore\n"
+                "  --force                     replace FILE\n"
+                "  --json                      the daemon's answer as it is\n"
+                "  --socket PATH               the control socket (as for 'status')\n\n"
+                "  durablectl objects bookmark acme --at -1h\n"
+                "  durablectl objects restore acme \"$(durablectl objects bookmark acme --at "
+                "18:30)\"\n"
+                "  durablectl objects export acme - | ssh backup 'cat > acme.sqlite'\n",
                 command_objects },
 };
 const size_t n_commands = ELEMENTSOF(commands);
@@ -87,7 +109,7 @@ static void print_help(void)
                 printf("  %-9s %s\n", commands[i].name, commands[i].summary);
         printf("\n'durablectl COMMAND --help' tells more about one. Exit status: 0 done, 1 "
                "failed,\n"
-               "2 wrong arguments, 4 no daemon answers.\n");
+               "2 wrong arguments, 3 no such object, 4 no daemon answers.\n");
 }
 
 static void print_command_help(const Command *command)

@@ -12,11 +12,14 @@
  *              settings...}
  *     stats   {id}            answered by stats {id, ...}
  *     drain   {timeout_ms}    answered by the worker's exit with status 0
+ *     operate {id, verb, class, object, name?, ...}, with a descriptor for some verbs: an
+ *             operator's request to one object (daemon/operator.h); class: a uniqueKey
  *
  *   worker -> supervisor
  *     ready   {}              the app is loaded, listeners are served
  *     failed  {message}       the app could not be loaded; the worker exits with status 3
  *     stats   {id, edge: {...}, objects: {...}, runtime: {...}}
+ *     operated {id, error, message} or {id, bookmark, size}, with a descriptor for some verbs
  *
  * fds: "listener:public", "listener:address", "internal", "hand-off", "hand-off:<slot>".
  * At most BOOT_MESSAGE_MAX bytes and BOOT_FDS_MAX descriptors.

@@ -26,6 +26,7 @@ typedef struct ControlClient {
         bool allowed, closing;
         RingOp input_op, output_op;
         Buf input, output;
+        int output_fd;     /* goes with the output's first byte, or -1 */
         ControlCall *call; /* being answered */
 } ControlClient;
 
@@ -61,6 +62,7 @@ static void client_free(ControlClient *client)
         client->control->n_clients--;
         buf_done(&client->input);
         buf_done(&client->output);
+        close_p(&client->output_fd);
         close(client->fd);
         free(client);
 }
@@ -159,6 +161,7 @@ int control_add(Control *control, int fd)
         control->full_said = false;
         client->control = control;
         client->fd = fd;
+        client->output_fd = -1;
         client->allowed = peer_is_allowed(control, fd);
         ring_op_init(&client->input_op, client_input);
         ring_op_init(&client->output_op, client_output);
@@ -295,12 +298,33 @@ static void call_dispatch(ControlCall *call)
         reply_named(call, SERVICE ".MethodNotFound", "method", slice_from(name));
 }
 
+static ssize_t client_send(ControlClient *client)
+{
+        union {
+                struct cmsghdr header;
+                char bytes[CMSG_SPACE(sizeof(int))];
+        } control = { 0 };
+        struct iovec vector = { buf_data(&client->output), client->output.len };
+        struct msghdr message = { .msg_iov = &vector, .msg_iovlen = 1 };
+
+        if (client->output_fd >= 0) {
+                message.msg_control = &control;
+                message.msg_controllen = sizeof(control);
+                control.header = (struct cmsghdr){
+                        .cmsg_len = CMSG_LEN(sizeof(int)),
+                        .cmsg_level = SOL_SOCKET,
+                        .cmsg_type = SCM_RIGHTS,
+                };
+                memcpy(CMSG_DATA(&control.header), &client->output_fd, sizeof(int));
+        }
+        return sendmsg(client->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
 /* Sends what there is. False: the client has been closed. */
 static bool client_flush(ControlClient *client)
 {
         while (client->output.len > 0) {
-                ssize_t n = send(client->fd, buf_data(&client->output), client->output.len,
-                        MSG_DONTWAIT | MSG_NOSIGNAL);
+                ssize_t n = client_send(client);
 
                 if (n < 0 && errno == EINTR)
                         continue;
@@ -310,6 +334,8 @@ static bool client_flush(ControlClient *client)
                         client_close(client);
                         return false;
                 }
+                if (client->output_fd >= 0)
+                        close(TAKE_FD(client->output_fd));
                 buf_consume(&client->output, (size_t)n);
         }
         return true;
@@ -383,13 +409,24 @@ static void call_end(ControlCall *call, int written)
                 ring_poll(client->control->ring, &client->output_op, client->fd, POLLOUT, false);
 }
 
-void control_reply(ControlCall *call, json_t *parameters)
+void control_reply_fd(ControlCall *call, json_t *parameters, int fd)
 {
+        ControlClient *client = call->client;
         int r = 0;
 
-        if (call->client && !call->varlink.oneway)
-                r = varlink_write_reply(&call->client->output, parameters, false);
+        /* No call is taken up before the output is empty: the descriptor goes with its answer. */
+        if (client && !call->varlink.oneway) {
+                r = varlink_write_reply(&client->output, parameters, false);
+                if (!r)
+                        client->output_fd = TAKE_FD(fd);
+        }
+        close_p(&fd);
         call_end(call, r);
+}
+
+void control_reply(ControlCall *call, json_t *parameters)
+{
+        control_reply_fd(call, parameters, -1);
 }
 
 void control_reply_error(ControlCall *call, const char *error, json_t *parameters)

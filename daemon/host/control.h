@@ -62,5 +62,8 @@ int control_add(Control *control, int fd);
 /* parameters may be NULL; a reference is not taken. The call is gone then. */
 void control_reply(ControlCall *call, json_t *parameters);
 void control_reply_error(ControlCall *call, const char *error, json_t *parameters);
+/* The same with a descriptor, which is taken; "fd" in parameters is 0, its number in the message.
+ */
+void control_reply_fd(ControlCall *call, json_t *parameters, int fd);
 /* org.varlink.service.InvalidParameter. */
 void control_reply_invalid(ControlCall *call, const char *parameter);

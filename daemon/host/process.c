@@ -215,11 +215,17 @@ static void slot_tell_app_error(Slot *slot)
         slot->error_told = slot->error != NULL;
 }
 
-static void slot_message(Slot *slot, json_t *message)
+/* fd: -1 or what came with it, which is taken. */
+static void slot_message(Slot *slot, json_t *message, int fd)
 {
         const char *type = json_string_value(json_object_get(message, "type"));
         const char *text;
 
+        if (type && strcmp(type, "operated") == 0) {
+                operate_answered(slot, message, fd);
+                return;
+        }
+        close_p(&fd);
         if (type && strcmp(type, "ready") == 0 && slot->life.state == SLOT_STARTING) {
                 slot_set_state(&slot->life, SLOT_READY, slot_now(slot));
                 ring_timer_disarm(slot->supervisor->ring, &slot->timer);
@@ -249,7 +255,7 @@ static bool slot_receive(Slot *slot)
         for (;;) {
                 _cleanup_(json_decref_p) json_t *message = NULL;
                 size_t n_fds = 0;
-                int r = boot_receive(slot->boot_fd, &message, NULL, 0, &n_fds);
+                int fd = -1, r = boot_receive(slot->boot_fd, &message, &fd, 1, &n_fds);
 
                 if (r == -EAGAIN || r == -EINTR)
                         return true;
@@ -261,7 +267,7 @@ static bool slot_receive(Slot *slot)
                 }
                 if (r < 0)
                         return false;
-                slot_message(slot, message);
+                slot_message(slot, message, fd);
         }
 }
 
@@ -297,6 +303,7 @@ static void slot_ended(Slot *slot)
         slot->pid = 0;
         ring_timer_disarm(slot->supervisor->ring, &slot->timer);
         query_slot_lost(slot);
+        operate_slot_lost(slot);
         if (slot->life.state == SLOT_DRAINING) {
                 slot_set_state(&slot->life, SLOT_STOPPED, slot_now(slot));
         } else if (app_failed && slot->supervisor->config->development) {

@@ -3,8 +3,8 @@
 
 /*
  * What the files of the supervisor share: supervisor.c (start, signals, stop), process.c (a slot's
- * worker), boot-message.c (what a worker is told), reload.c, status.c, manager.c (the Varlink
- * methods).
+ * worker), boot-message.c (what a worker is told), operate.c (what operators ask of it), reload.c,
+ * status.c, manager.c and objects.c (the Varlink methods).
  */
 
 #include "daemon/core/boot.h"
@@ -89,6 +89,8 @@ struct Supervisor {
         List reload_calls;
         List queries;
         uint64_t query_last;
+        List operations;
+        uint64_t operate_last;
         int signal_fd;
         RingOp signal_op;
 };
@@ -124,6 +126,21 @@ void query_answered(Slot *slot, uint64_t id, json_t *stats);
 void query_slot_lost(Slot *slot);
 /* Answers all with what is known. */
 void query_end_all(Supervisor *supervisor);
+
+/* operate.c */
+/* answer: the worker's, or {error, message}; borrowed, NULL when memory is out. fd: -1 or what came
+ * with it, the callee's. */
+typedef void (*OperateFn)(json_t *answer, int fd, void *data);
+/* Sends {verb, class, object, ...}, to which the rest is added; fd (-1: none) is borrowed. fn is
+ * called once, later. -EHOSTDOWN: the worker is not ready; else fn is not called either. */
+int slot_operate(Slot *slot, json_t *message, int fd, OperateFn fn, void *data);
+/* fd is taken. */
+void operate_answered(Slot *slot, json_t *message, int fd);
+void operate_slot_lost(Slot *slot);
+void operate_end_all(Supervisor *supervisor);
+
+/* objects.c */
+extern const ControlInterface objects_interface;
 
 /* manager.c */
 int manager_open(Supervisor *supervisor);

@@ -646,6 +646,7 @@ int supervisor_new(const Config *config, Supervisor **ret, SupervisorError *erro
         supervisor->generation = 1;
         list_init(&supervisor->reload_calls);
         list_init(&supervisor->queries);
+        list_init(&supervisor->operations);
         raise_limits();
         r = check_settings(config, error);
         if (r == 0)
@@ -694,6 +695,8 @@ Supervisor *supervisor_free(Supervisor *supervisor)
         supervisor->stopping = true;
         if (supervisor->ring)
                 query_end_all(supervisor);
+        if (supervisor->ring)
+                operate_end_all(supervisor);
         if (supervisor->ring)
                 reload_step(supervisor);
         control_close(supervisor->control);

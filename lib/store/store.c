@@ -453,3 +453,20 @@ int store_delete(Store *store, const char *path)
         }
         return r == -EAGAIN ? -ENOSPC : r;
 }
+
+int store_find_object(Store *store, const char *path)
+{
+        Node *node = node_find(store, path);
+        uint64_t size = 0;
+        int r = 0;
+
+        if (node) {
+                node_lock(node);
+                size = !node->deleted && (!node->is_new || atomic_load(&node->captured));
+                node_unlock(node);
+                node_unref(node);
+        } else {
+                r = disk_stat_size(store->disk, path, &size);
+        }
+        return r ?: size ? 0 : -ENOENT;
+}

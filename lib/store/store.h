@@ -175,6 +175,9 @@ void store_stop_background(Store *store);
  * journal has no room.
  */
 int store_delete(Store *store, const char *path);
+/* Whether there is such an object, that is one that something was committed to: 0, -ENOENT, or what
+ * the disk says. Creates nothing. */
+int store_find_object(Store *store, const char *path);
 /*
  * The object that this thread works for: from now on it may open that object's file alone of those
  * in the objects folder (ATTACH to another is refused). NULL: any. The string is copied.

@@ -45,7 +45,18 @@ static void method_big(ControlCall *call, json_t *parameters, void *data)
         control_reply(call, answer);
 }
 
+static void method_file(ControlCall *call, json_t *parameters, void *data)
+{
+        int pair[2];
+
+        assert_int_equal(pipe2(pair, O_CLOEXEC), 0);
+        assert_int_equal(write(pair[1], "file", 4), 4);
+        close(pair[1]);
+        control_reply_fd(call, parameters, pair[0]);
+}
+
 static const ControlMethod methods[] = {
+        { "File", method_file },
         { "Echo", method_echo },
         { "Hold", method_hold },
         { "Big", method_big },
@@ -166,6 +177,51 @@ static void calls_are_answered_in_their_order(void **state)
         for (int i = 0; i < 100; i++)
                 expect_echo(fixture, fd, &rest, i);
         close(fd);
+}
+
+/* Reads some bytes and the descriptor that comes with them, or -1. */
+static ssize_t receive_with_fd(int from, char *to, size_t len, int *ret_fd)
+{
+        char control[CMSG_SPACE(sizeof(int))] __attribute__((__aligned__(8))) = { 0 };
+        struct iovec vector = { to, len };
+        struct msghdr message = { .msg_iov = &vector,
+                .msg_iovlen = 1,
+                .msg_control = control,
+                .msg_controllen = sizeof(control) };
+        ssize_t n = recvmsg(from, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+
+        *ret_fd = -1;
+        if (n > 0 && CMSG_FIRSTHDR(&message))
+                memcpy(ret_fd, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof(int));
+        return n;
+}
+
+static void a_descriptor_goes_with_its_answer_alone(void **state)
+{
+        Fixture *fixture = *state;
+        int lowest = dup(0), fd, received;
+        char text[256];
+
+        close(lowest);
+        fd = add_client(fixture);
+        client_call(fd, "io.test.One.File", json_pack("{s:i}", "n", 1));
+        client_call(fd, "io.test.One.Echo", json_pack("{s:i}", "n", 2));
+        settle(fixture);
+        /* The receive ends where the descriptor does: before the next answer. */
+        assert_true(receive_with_fd(fd, text, sizeof(text), &received) > 0);
+        assert_non_null(strstr(text, "1"));
+        assert_true(received >= 0);
+        assert_int_equal(read(received, text, sizeof(text)), 4);
+        close(received);
+        settle(fixture);
+        assert_true(receive_with_fd(fd, text, sizeof(text), &received) > 0);
+        assert_int_equal(received, -1);
+        /* One whose client has gone is closed. */
+        client_call(fd, "io.test.One.File", json_pack("{s:i}", "n", 3));
+        close(fd);
+        settle(fixture);
+        assert_int_equal(dup(0), lowest);
+        close(lowest);
 }
 
 static void a_call_may_come_byte_by_byte(void **state)
@@ -419,6 +475,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 test_with_server(calls_are_answered_in_their_order),
+                test_with_server(a_descriptor_goes_with_its_answer_alone),
                 test_with_server(a_call_may_come_byte_by_byte),
                 test_with_server(the_next_call_waits_for_the_answer_before_it),
                 test_with_server(a_call_may_be_answered_after_its_client_has_gone),

@@ -1,0 +1,463 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * The methods of io.durabled.Objects
+ *
+ * A request names an object by name or id, and where more than one class could have it, the class.
+ * Without one the workers of all classes that could are asked which has it; then the one object's
+ * worker gets the request (daemon/operator.h).
+ */
+
+#include "daemon/host/interfaces.h"
+#include "daemon/host/supervisor-private.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdio.h>
+
+#define INTERFACE "io.durabled.Objects."
+#define CANDIDATES_MAX 64u
+
+typedef struct Candidate {
+        struct ObjectsCall *owner;
+        SupervisorApp *app;
+        char *class_name, *unique_key;
+        ObjectId id;
+        bool exists;
+} Candidate;
+
+/* fd: -1, or what came with the answer; taken. */
+typedef void (*ObjectsDone)(
+        struct ObjectsCall *objects, const Candidate *object, json_t *answer, int fd);
+
+/* One request on its way. */
+typedef struct ObjectsCall {
+        Supervisor *supervisor;
+        ControlCall *call;
+        json_t *parameters;
+        const char *verb;
+        Candidate *candidates;
+        size_t n_candidates, n_waiting;
+        const char *unreachable; /* why a class could not be asked */
+        ObjectsDone done;
+} ObjectsCall;
+
+static void objects_free(ObjectsCall *objects)
+{
+        for (size_t i = 0; i < objects->n_candidates; i++) {
+                free(objects->candidates[i].class_name);
+                free(objects->candidates[i].unique_key);
+        }
+        free(objects->candidates);
+        json_decref(objects->parameters);
+        free(objects);
+}
+
+/* NULL: the call has been answered. */
+static ObjectsCall *objects_new(ControlCall *call, json_t *parameters, Supervisor *supervisor)
+{
+        ObjectsCall *objects = calloc(1, sizeof(*objects));
+
+        if (objects)
+                objects->candidates = calloc(CANDIDATES_MAX, sizeof(*objects->candidates));
+        if (!objects || !objects->candidates) {
+                free(objects);
+                control_reply_error(call, INTERFACE "Failed", NULL);
+                return NULL;
+        }
+        objects->supervisor = supervisor;
+        objects->call = call;
+        objects->parameters = json_incref(parameters);
+        return objects;
+}
+
+/* Answers, which ends the request. */
+static void objects_fail(ObjectsCall *objects, const char *error, const char *key, const char *text)
+{
+        _cleanup_(json_decref_p) json_t *parameters = json_pack("{s:s}", key, text);
+        char name[128];
+
+        snprintf(name, sizeof(name), INTERFACE "%s", error);
+        control_reply_error(objects->call, name, parameters);
+        objects_free(objects);
+}
+
+static void objects_reply(ObjectsCall *objects, json_t *answer, int fd)
+{
+        control_reply_fd(objects->call, answer, fd);
+        objects_free(objects);
+}
+
+static const char *objects_get(const ObjectsCall *objects, const char *key)
+{
+        return json_string_value(json_object_get(objects->parameters, key));
+}
+
+/* ---- which object ---- */
+
+static const char *id_problem(int r)
+{
+        return r == IDENT_E_LENGTH  ? "an id has 64 digits"
+               : r == IDENT_E_DIGIT ? "an id is written with the digits 0-9 and a-f"
+               : r == 0             ? "the name cannot be used"
+                                    : "this id belongs to another class";
+}
+
+/* The id of the object in that class. 0, IDENT_E_*, or a negative errno. */
+static int class_find_id(const CatalogClass *class, const char *name, const char *id, ObjectId *ret)
+{
+        int r;
+
+        if (name)
+                return ident_from_name(slice_from(class->unique_key), slice_from(name), ret);
+        r = ident_parse(slice_from(id), ret);
+        return r ?: ident_check(slice_from(class->unique_key), ret);
+}
+
+static int add_candidate(
+        ObjectsCall *objects, SupervisorApp *app, const CatalogClass *class, const ObjectId *id)
+{
+        Candidate *candidate = &objects->candidates[objects->n_candidates];
+
+        if (objects->n_candidates == CANDIDATES_MAX)
+                return -E2BIG;
+        objects->n_candidates++;
+        *candidate = (Candidate){
+                .owner = objects,
+                .app = app,
+                .class_name = strdup(class->class_name),
+                .unique_key = strdup(class->unique_key),
+                .id = *id,
+        };
+        return candidate->class_name && candidate->unique_key ? 0 : -ENOMEM;
+}
+
+typedef struct Search {
+        const char *app, *class, *name, *id;
+        bool has_app, has_class;
+        int problem; /* of the id or name in a class that was looked at */
+} Search;
+
+static int collect(ObjectsCall *objects, Search *search)
+{
+        Supervisor *supervisor = objects->supervisor;
+        int r = 0;
+
+        for (size_t i = 0; i < supervisor->n_apps; i++) {
+                SupervisorApp *app = &supervisor->apps[i];
+
+                if (search->app && strcmp(app->config->name, search->app) != 0)
+                        continue;
+                search->has_app = true;
+                for (size_t j = 0; j < app->host->n_classes && r >= 0; j++) {
+                        const CatalogClass *class = &app->host->classes[j];
+                        ObjectId id;
+
+                        if (search->class && strcmp(class->class_name, search->class) != 0)
+                                continue;
+                        search->has_class = true;
+                        r = class_find_id(class, search->name, search->id, &id);
+                        if (r > 0)
+                                search->problem = r;
+                        else if (r == 0)
+                                r = add_candidate(objects, app, class, &id);
+                }
+        }
+        return MIN(r, 0);
+}
+
+/* Fills the candidates. False: the call has been answered. */
+static bool objects_search(ObjectsCall *objects)
+{
+        Search search = { .app = objects_get(objects, "app"),
+                .class = objects_get(objects, "class"),
+                .name = objects_get(objects, "name"),
+                .id = objects_get(objects, "id") };
+        int r;
+
+        if (!search.name == !search.id) {
+                control_reply_invalid(objects->call, search.name ? "id" : "name");
+                objects_free(objects);
+                return false;
+        }
+        r = collect(objects, &search);
+        if (r < 0)
+                objects_fail(objects, "Failed", "message", strerror(-r));
+        else if (objects->n_candidates)
+                return true;
+        else if (!search.has_app)
+                objects_fail(objects, "NoSuchApp", "app", search.app ? search.app : "");
+        else if (!search.has_class)
+                objects_fail(objects, "NoSuchClass", "class", search.class ? search.class : "");
+        else
+                objects_fail(objects, "InvalidId", "message", id_problem(search.problem));
+        return false;
+}
+
+static Slot *candidate_get_slot(const Candidate *candidate)
+{
+        SupervisorApp *app = candidate->app;
+
+        return &app->slots[slot_of_shard(ident_get_shard(&candidate->id), app->n_slots)];
+}
+
+/* ---- to the worker ---- */
+
+static const char *send_problem(int r)
+{
+        return r == -EHOSTDOWN ? "the object's worker is not ready"
+               : r == -EAGAIN  ? "the object's worker is behind with what it was told"
+                               : strerror(-r);
+}
+
+static json_t *message_new(const Candidate *object, const char *verb, const char *name)
+{
+        char id[IDENT_TEXT_SIZE];
+
+        ident_format(&object->id, id);
+        return json_pack("{s:s, s:s, s:s, s:s*}", "verb", verb, "class", object->unique_key,
+                "object", id, "name", name);
+}
+
+static void object_answered(json_t *answer, int fd, void *data)
+{
+        const Candidate *object = data;
+        ObjectsCall *objects = object->owner;
+        const char *error = json_string_value(json_object_get(answer, "error"));
+        const char *message = json_string_value(json_object_get(answer, "message"));
+
+        if (answer && !error) {
+                objects->done(objects, object, answer, fd);
+                return;
+        }
+        close_p(&fd);
+        objects_fail(
+                objects, error ? error : "Failed", "message", message ? message : strerror(ENOMEM));
+}
+
+/* Parameters of the verb are handed on by name. */
+static void object_operate(ObjectsCall *objects, const Candidate *object)
+{
+        static const char *const keys[] = { "time_ns", "bookmark" };
+        _cleanup_(json_decref_p) json_t *message =
+                message_new(object, objects->verb, objects_get(objects, "name"));
+        int r = message ? 0 : -ENOMEM;
+
+        for (size_t i = 0; i < ELEMENTSOF(keys) && !r; i++) {
+                json_t *value = json_object_get(objects->parameters, keys[i]);
+
+                if (value && json_object_set(message, keys[i], value) < 0)
+                        r = -ENOMEM;
+        }
+        r = r
+                    ?: slot_operate(candidate_get_slot(object), message, -1, object_answered,
+                               (void *)(uintptr_t)object);
+        if (r < 0)
+                objects_fail(objects, "Unavailable", "message", send_problem(r));
+}
+
+/* All classes that could have the object have been asked. */
+static void objects_choose(ObjectsCall *objects)
+{
+        const Candidate *found = NULL;
+        char text[800] = "";
+        size_t len = 0, n_found = 0;
+
+        for (size_t i = 0; i < objects->n_candidates; i++) {
+                const Candidate *candidate = &objects->candidates[i];
+
+                if (!candidate->exists)
+                        continue;
+                found = candidate;
+                n_found++;
+                if (len < sizeof(text))
+                        len += (size_t)snprintf(text + len, sizeof(text) - len, "%s%s of app %s",
+                                len ? ", " : "", candidate->class_name,
+                                candidate->app->config->name);
+        }
+        if (objects->unreachable)
+                objects_fail(objects, "Unavailable", "message", objects->unreachable);
+        else if (n_found == 0)
+                objects_fail(objects, "NoSuchObject", "message", "there is no such object");
+        else if (n_found > 1)
+                objects_fail(objects, "AmbiguousObject", "classes", text);
+        else
+                object_operate(objects, found);
+}
+
+static void find_answered(json_t *answer, int fd, void *data)
+{
+        Candidate *candidate = data;
+        ObjectsCall *objects = candidate->owner;
+        const char *error = json_string_value(json_object_get(answer, "error"));
+
+        close_p(&fd);
+        candidate->exists = answer && !error;
+        if (!answer || (error && strcmp(error, "NoSuchObject") != 0))
+                objects->unreachable = "a class that could have the object cannot be asked now: "
+                                       "name the class";
+        if (--objects->n_waiting == 0)
+                objects_choose(objects);
+}
+
+static void objects_find(ObjectsCall *objects)
+{
+        objects->n_waiting = 1; /* our own, until all are asked */
+        for (size_t i = 0; i < objects->n_candidates; i++) {
+                Candidate *candidate = &objects->candidates[i];
+                _cleanup_(json_decref_p) json_t *message = message_new(candidate, "find", NULL);
+                int r = message ? slot_operate(candidate_get_slot(candidate), message, -1,
+                                          find_answered, candidate)
+                                : -ENOMEM;
+
+                if (r < 0)
+                        objects->unreachable = send_problem(r);
+                else
+                        objects->n_waiting++;
+        }
+        if (--objects->n_waiting == 0)
+                objects_choose(objects);
+}
+
+static void objects_start(ControlCall *call, json_t *parameters, Supervisor *supervisor,
+        const char *verb, ObjectsDone done)
+{
+        ObjectsCall *objects = objects_new(call, parameters, supervisor);
+
+        if (!objects || !objects_search(objects))
+                return;
+        objects->verb = verb;
+        objects->done = done;
+        if (objects->n_candidates == 1)
+                object_operate(objects, &objects->candidates[0]);
+        else
+                objects_find(objects);
+}
+
+/* ---- the methods ---- */
+
+/* What every answer says of the object. */
+static json_t *reply_new(const Candidate *object)
+{
+        char id[IDENT_TEXT_SIZE];
+
+        ident_format(&object->id, id);
+        return json_pack("{s:s, s:s, s:s}", "app", object->app->config->name, "class",
+                object->class_name, "id", id);
+}
+
+/* Answers with one more key, which is the worker's under another name perhaps. */
+static void reply_with(
+        ObjectsCall *objects, const Candidate *object, const char *key, json_t *value, int fd)
+{
+        _cleanup_(json_decref_p) json_t *reply = reply_new(object);
+
+        if (!reply || json_object_set(reply, key, value) < 0 ||
+                (fd >= 0 && json_object_set_new(reply, "fd", json_integer(0)) < 0)) {
+                close_p(&fd);
+                objects_fail(objects, "Failed", "message", strerror(ENOMEM));
+                return;
+        }
+        objects_reply(objects, reply, fd);
+}
+
+static void bookmark_done(ObjectsCall *objects, const Candidate *object, json_t *answer, int fd)
+{
+        close_p(&fd);
+        reply_with(objects, object, "bookmark", json_object_get(answer, "bookmark"), -1);
+}
+
+static void objects_bookmark(ControlCall *call, json_t *parameters, void *data)
+{
+        const json_t *time_ns = json_object_get(parameters, "time_ns");
+
+        if (time_ns && !json_is_null(time_ns) &&
+                (!json_is_integer(time_ns) || json_integer_value(time_ns) < 0))
+                control_reply_invalid(call, "time_ns");
+        else
+                objects_start(call, parameters, data, "bookmark", bookmark_done);
+}
+
+static void export_done(ObjectsCall *objects, const Candidate *object, json_t *answer, int fd)
+{
+        if (fd < 0)
+                objects_fail(objects, "Failed", "message", "the worker gave no file");
+        else
+                reply_with(objects, object, "size", json_object_get(answer, "size"), fd);
+}
+
+static void objects_export(ControlCall *call, json_t *parameters, void *data)
+{
+        objects_start(call, parameters, data, "export", export_done);
+}
+
+static void restore_done(ObjectsCall *objects, const Candidate *object, json_t *answer, int fd)
+{
+        close_p(&fd);
+        reply_with(objects, object, "undo", json_object_get(answer, "bookmark"), -1);
+}
+
+static void objects_restore(ControlCall *call, json_t *parameters, void *data)
+{
+        if (!json_is_string(json_object_get(parameters, "bookmark")))
+                control_reply_invalid(call, "bookmark");
+        else
+                objects_start(call, parameters, data, "restore", restore_done);
+}
+
+static json_t *address_new(
+        const Supervisor *supervisor, const SupervisorApp *app, const ObjectId *id)
+{
+        const Listener *listener = supervisor->listener;
+        unsigned shard = ident_get_shard(id);
+        struct in_addr ipv4 = { htonl(steer_ipv4_of(app->index, shard)) };
+        char id_text[IDENT_TEXT_SIZE], text4[INET_ADDRSTRLEN], text6[INET6_ADDRSTRLEN];
+        char url[INET6_ADDRSTRLEN + 32] = "";
+        bool has6 = listener->ipv6 && app->index == 0;
+        struct in6_addr ipv6;
+
+        ident_format(id, id_text);
+        inet_ntop(AF_INET, &ipv4, text4, sizeof(text4));
+        memcpy(&ipv6, listener->prefix, 8);
+        memcpy((char *)&ipv6 + 8, id->bytes, 8);
+        inet_ntop(AF_INET6, &ipv6, text6, sizeof(text6));
+        if (listener->ipv4)
+                snprintf(url, sizeof(url), "http://%s:%u/", text4, listener->port);
+        else if (has6)
+                snprintf(url, sizeof(url), "http://[%s]:%u/", text6, listener->port);
+        return json_pack("{s:s, s:i, s:i, s:o, s:o, s:o}", "id", id_text, "shard", (int)shard,
+                "slot", (int)slot_of_shard(shard, app->n_slots), "ipv4",
+                listener->ipv4 ? json_string(text4) : json_null(), "ipv6",
+                has6 ? json_string(text6) : json_null(), "url",
+                url[0] ? json_string(url) : json_null());
+}
+
+static void objects_address(ControlCall *call, json_t *parameters, void *data)
+{
+        _cleanup_(json_decref_p) json_t *answer = NULL;
+        ObjectsCall *objects;
+
+        for (int i = 0; i < 2; i++) {
+                const char *key = i ? "class" : "app";
+
+                if (!json_is_string(json_object_get(parameters, key))) {
+                        control_reply_invalid(call, key);
+                        return;
+                }
+        }
+        objects = objects_new(call, parameters, data);
+        if (!objects || !objects_search(objects))
+                return;
+        answer = address_new(data, objects->candidates[0].app, &objects->candidates[0].id);
+        objects_reply(objects, answer, -1);
+}
+
+static const ControlMethod methods[] = {
+        { "Address", objects_address },
+        { "Bookmark", objects_bookmark },
+        { "Export", objects_export },
+        { "Restore", objects_restore },
+};
+
+const ControlInterface objects_interface = { "io.durabled.Objects", interface_io_durabled_Objects,
+        methods, ELEMENTSOF(methods) };

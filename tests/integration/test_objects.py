@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""durablectl objects: bookmarks, restores and copies of single objects while they serve."""
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import tempfile
+import threading
+import time
+import unittest
+
+from daemon import DURABLECTL, Service
+
+MAIN = '''
+import asyncio
+
+from workers import DurableObject, Response, WorkerEntrypoint
+
+
+class Thing(DurableObject):
+    """Two tables that hold the same rows, and a number kept in memory."""
+
+    def __init__(self, ctx, env):
+        super().__init__(ctx, env)
+        self.sql = ctx.storage.sql
+        for table in ("a", "b"):
+            self.sql.exec(f"CREATE TABLE IF NOT EXISTS {table}(n INTEGER PRIMARY KEY, text)")
+        self.count = self.rows("a")
+
+    def rows(self, table):
+        return self.sql.exec(f"SELECT count(*) FROM {table}").raw().toArray().to_py()[0][0]
+
+    async def fetch(self, request):
+        action = request.url.rsplit("/", 1)[1]
+        if action == "add":
+            self.sql.exec(
+                "INSERT INTO a(text) VALUES('x'); INSERT INTO b(text) VALUES('x')"
+            )
+            self.count += 1
+        elif action == "doze":
+            await asyncio.sleep(20)
+        return Response(f"{self.count} {self.rows('a')} {self.rows('b')}")
+
+
+class Other(Thing):
+    pass
+
+
+class Default(WorkerEntrypoint):
+    async def fetch(self, request):
+        parts = request.url.split("/", 5)
+        binding = self.env.OTHER if parts[3] == "other" else self.env.THING
+        return await binding.get(binding.idFromName(parts[4])).fetch(request)
+'''
+MANIFEST = """{
+  "name": "things", "main": "src/index.py", "compatibility_date": "2026-01-01",
+  "durable_objects": {"bindings": [
+    {"name": "THING", "class_name": "Thing"}, {"name": "OTHER", "class_name": "Other"}]},
+  "migrations": [{"tag": "v1", "new_sqlite_classes": ["Thing", "Other"]}]
+}
+"""
+FAILED, USAGE, ABSENT, NO_DAEMON = 1, 2, 3, 4
+
+
+class ObjectsCase(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.mkdtemp(prefix="durabled-project-", dir="/tmp")
+        cls.addClassCleanup(shutil.rmtree, cls.folder, ignore_errors=True)
+        os.mkdir(os.path.join(cls.folder, "src"))
+        for name, text in (("wrangler.jsonc", MANIFEST), ("src/index.py", MAIN)):
+            with open(os.path.join(cls.folder, name), "w", encoding="utf-8") as file:
+                file.write(text)
+        cls.daemon = Service(cls.folder, workers=2)
+        cls.daemon.__enter__()
+        cls.addClassCleanup(cls.daemon.__exit__)
+
+    def run_objects(self, *arguments, stdin=None, cwd=None):
+        command = [DURABLECTL, "objects", *arguments]
+        if "--socket" not in arguments:
+            command += ["--socket", self.daemon.socket]
+        return subprocess.run(command, capture_output=True, input=stdin, timeout=60,
+                              cwd=cwd or self.folder)
+
+    def objects(self, *arguments, **options):
+        done = self.run_objects(*arguments, **options)
+        self.assertEqual(done.returncode, 0, done.stderr.decode())
+        return done.stdout.decode().strip()
+
+    def refused(self, status, words, *arguments, **options):
+        done = self.run_objects(*arguments, **options)
+        self.assertEqual(done.returncode, status, done)
+        self.assertIn(words, done.stderr.decode())
+        return done
+
+    def add(self, name, n=1, kind="thing"):
+        for _ in range(n):
+            answer = self.daemon.get(f"/{kind}/{name}/add")
+            self.assertEqual(answer.status, 200, answer.text)
+        return answer.text
+
+    def show(self, name, kind="thing"):
+        return self.daemon.get(f"/{kind}/{name}/show").text
+
+    def files(self):
+        found = []
+        for folder, _, names in os.walk(os.path.join(self.daemon.state, "objects")):
+            found += [os.path.join(folder, name) for name in names]
+        return sorted(found)
+
+
+def content(path):
+    with sqlite3.connect(path) as db:
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert db.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+        return tuple(db.execute(f"SELECT count(*), max(n) FROM {t}").fetchone() for t in "ab")
+
+
+class Bookmark(ObjectsCase):
+    def test_bookmarks_of_an_object_sort_in_the_order_of_its_commits(self):
+        self.add("sorted")
+        marks = []
+        for _ in range(3):
+            marks.append(self.objects("bookmark", "sorted"))
+            self.add("sorted")
+        self.assertEqual(marks, sorted(set(marks)))
+        self.assertRegex(marks[0], r"^[0-9a-f]{8}-[0-9a-f]{8}-[0-9a-f]{8}-[0-9a-f]{32}$")
+
+    def test_an_object_is_found_by_name_and_id_and_class(self):
+        self.add("twice")
+        self.add("twice", kind="other")
+        self.add("alone", kind="other")
+        found = json.loads(self.objects("bookmark", "alone", "--json"))
+        self.assertEqual((found["app"], found["class"]), ("things", "Other"))
+        again = json.loads(self.objects("bookmark", found["id"], "--json"))
+        self.assertEqual(again["id"], found["id"])
+        error = self.refused(FAILED, "AmbiguousObject", "bookmark", "twice").stderr.decode()
+        self.assertIn("Thing of app things, Other of app things", error)
+        one = json.loads(self.objects("bookmark", "twice", "--class", "Thing", "--json"))
+        two = json.loads(self.objects("bookmark", "twice", "--class", "Other", "--json"))
+        self.assertNotEqual(one["id"], two["id"])
+
+    def test_what_does_not_exist_is_an_error_and_is_not_created(self):
+        before = self.files()
+        self.refused(ABSENT, "NoSuchObject", "bookmark", "nobody")
+        self.refused(ABSENT, "NoSuchObject", "bookmark", "nobody", "--class", "Thing")
+        self.refused(ABSENT, "NoSuchObject", "export", "nobody", "-")
+        self.refused(FAILED, "NoSuchApp", "bookmark", "nobody", "--app", "shop")
+        self.refused(FAILED, "NoSuchClass", "bookmark", "nobody", "--class", "Shop")
+        self.refused(FAILED, "InvalidId", "bookmark", "0" * 64)
+        self.refused(FAILED, "64 digits", "bookmark", "abc", "--id")
+        self.assertEqual(self.files(), before)
+
+    def test_a_sleeping_object_is_served_without_waking_it(self):
+        name = self.add("sleeper") and "sleeper"
+        ident = json.loads(self.objects("bookmark", name, "--json"))["id"]
+        self.daemon.stop()
+        self.daemon.start()
+        events = self.daemon.sum_of("runtime", "events")
+        self.objects("bookmark", ident)
+        self.objects("export", ident, os.path.join(self.folder, "sleeper.sqlite"))
+        self.assertEqual(content(os.path.join(self.folder, "sleeper.sqlite"))[0], (1, 1))
+        self.assertEqual(self.daemon.sum_of("runtime", "events"), events)
+        self.assertEqual(self.show(name), "1 1 1")
+
+    def test_wrong_words_are_named(self):
+        self.refused(USAGE, "usage: durablectl objects bookmark", "bookmark")
+        self.refused(USAGE, "usage: durablectl objects bookmark", "bookmark", "a", "--yes")
+        self.refused(USAGE, "is no moment", "bookmark", "a", "--at", "yesterday")
+        self.refused(USAGE, "there is only", "forget", "a")
+        self.refused(NO_DAEMON, "no daemon answers", "bookmark", "a", "--socket", "/tmp/none")
+
+
+class Export(ObjectsCase):
+    def export(self, name, *arguments):
+        path = os.path.join(self.folder, f"{name}-{time.monotonic_ns()}.sqlite")
+        self.objects("export", name, path, *arguments)
+        return path
+
+    def test_the_copy_is_a_plain_database_of_its_own(self):
+        self.add("plain", 3)
+        path = self.export("plain")
+        self.assertEqual(content(path), ((3, 3), (3, 3)))
+        self.assertEqual(os.stat(path).st_mode & 0o777, 0o600)
+        self.add("plain")
+        self.assertEqual(content(path)[0], (3, 3))
+        done = self.run_objects("export", "plain", "-")
+        self.assertEqual(done.stdout[:15], b"SQLite format 3")
+
+    def test_nothing_is_overwritten_without_force(self):
+        self.add("kept")
+        path = os.path.join(self.folder, "kept.sqlite")
+        self.objects("export", "kept", cwd=self.folder)
+        self.assertEqual(content(path)[0], (1, 1))
+        self.add("kept")
+        self.refused(FAILED, "exists", "export", "kept", path)
+        self.assertEqual(content(path)[0], (1, 1))
+        told = json.loads(self.objects("export", "kept", path, "--force", "--json"))
+        self.assertEqual(content(path)[0], (2, 2))
+        self.assertEqual(told["file"], path)
+        self.assertEqual(told["size"], os.stat(path).st_size)
+        left = [n for n in os.listdir(self.folder) if n.startswith("kept.sqlite.")]
+        self.assertEqual(left, [])
+        self.refused(FAILED, "cannot write", "export", "kept", "/nowhere/kept.sqlite")
+
+    def test_a_copy_made_while_four_clients_write_holds_all_that_was_answered(self):
+        self.add("busy")
+        answered, stop = [1], threading.Event()
+
+        def write():
+            client = self.daemon.client()
+            while not stop.is_set():
+                answer = client.get("/thing/busy/add")
+                assert answer.status == 200, answer.text
+                answered.append(int(answer.text.split()[1]))
+            client.close()
+
+        writers = [threading.Thread(target=write) for _ in range(4)]
+        for writer in writers:
+            writer.start()
+        try:
+            for _ in range(8):
+                before = max(answered)
+                (a, last_a), (b, last_b) = content(self.export("busy"))
+                self.assertEqual((a, last_a), (b, last_b))
+                self.assertEqual(a, last_a)  # a prefix: no row is missing in between
+                self.assertGreaterEqual(a, before)
+        finally:
+            stop.set()
+            for writer in writers:
+                writer.join()
+        self.assertGreater(max(answered), 20)
+
+    def test_no_scratch_file_is_left(self):
+        self.add("clean")
+        self.export("clean")
+        left = []
+        for folder, _, names in os.walk(self.daemon.state):
+            left += [name for name in names if name.startswith("operator-")]
+        self.assertEqual(left, [])
+
+    def test_a_request_that_sleeps_does_not_keep_the_operator_waiting(self):
+        self.add("dozing")
+        client = self.daemon.client()
+        client.connection.request("GET", "/thing/dozing/doze")
+        time.sleep(0.3)
+        began = time.monotonic()
+        self.export("dozing")
+        self.assertLess(time.monotonic() - began, 10)
+        client.close()
+
+
+if __name__ == "__main__":
+    unittest.main()
