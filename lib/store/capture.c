@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "lib/store/store-private.h"
-
-#include "lib/store/crc32c.h"
-#include "lib/store/delta.h"
+#include "lib/store/page-set.h"
 
 #include <errno.h>
 
@@ -80,69 +77,6 @@ static int maker_append(Maker *maker, bool urgent, uint64_t *ret_lsn)
         return 0;
 }
 
-/* One page as RAW, ZERO or DELTA, whichever is shortest. */
-static size_t put_page(
-        Node *node, uint32_t frame, uint32_t number, const unsigned char *page, unsigned char *out)
-{
-        uint32_t page_size = node->wal.page_size, base = page_map_find(&node->bases, number);
-        const unsigned char *old = base ? wal_find_page(&node->wal, base) : NULL;
-        unsigned char *bytes = out + PAGE_HEADER_SIZE;
-        PageKind kind = old ? PAGE_DELTA : PAGE_ZERO;
-        int len = delta_encode(old, page, page_size, bytes, page_size - 1);
-
-        if (len < 0) {
-                kind = PAGE_RAW;
-                len = (int)page_size;
-                memcpy(bytes, page, page_size);
-        }
-        if (frame)
-                page_map_set(&node->bases, number, frame);
-        page_encode(number, kind, (size_t)len, out);
-        return PAGE_HEADER_SIZE + (size_t)len;
-}
-
-/* The pages of frames first..last into out; their length, or a negative errno. */
-static ssize_t put_frames(
-        Node *node, uint32_t first, uint32_t last, unsigned char *out, bool *ret_has_first)
-{
-        _cleanup_(free_p) unsigned char *page = malloc(node->wal.page_size);
-        size_t len = 0;
-
-        if (!page)
-                return -ENOMEM;
-        for (uint32_t frame = first; frame <= last; frame++) {
-                uint32_t number, db_pages;
-                int r = wal_read_header(&node->wal, frame, &number, &db_pages);
-
-                r = r ?: wal_read_page(&node->wal, frame, page);
-                if (!r && number == 0)
-                        r = -EIO;
-                if (r)
-                        return r;
-                *ret_has_first |= number == 1;
-                len += put_page(node, frame, number, page, out + len);
-        }
-        return (ssize_t)len;
-}
-
-/* A new database's first commit has page 1 in it whatever it changed. */
-static size_t put_first_page(Node *node, unsigned char *out)
-{
-        unsigned char *bytes = out + PAGE_HEADER_SIZE;
-
-        node_first_page(node, bytes, node->wal.page_size, 0);
-        page_encode(1, PAGE_RAW, node->wal.page_size, out);
-        return PAGE_HEADER_SIZE + node->wal.page_size;
-}
-
-/* The bases hold for one segment alone. */
-static void use_segment(Node *node, uint64_t segment)
-{
-        if (node->bases_segment != segment)
-                page_map_clear(&node->bases);
-        node->bases_segment = segment;
-}
-
 static int add_mark(Node *node, uint32_t frame, uint64_t segment)
 {
         SegmentMark *marks;
@@ -157,78 +91,47 @@ static int add_mark(Node *node, uint32_t frame, uint64_t segment)
         return 0;
 }
 
-static int make_commit(Maker *maker, uint32_t first, uint32_t last, Record record)
+/* The record of a set goes behind those that maker_begin() made. */
+static int make_record(Maker *maker, PageSet *set, Record record)
 {
-        Node *node = maker->node;
-        bool has_first = false;
-        unsigned char *payload;
-        ssize_t len;
+        size_t len;
+        int r = page_set_put(set, maker->segment, maker->data + maker->len + RECORD_HEADER_SIZE,
+                &len, &record.n_pages);
 
-        use_segment(node, maker->segment);
-        payload = maker->data + maker->len + RECORD_HEADER_SIZE;
-        len = put_frames(node, first, last, payload, &has_first);
-        if (len < 0)
-                return (int)len;
-        record.n_pages = last - first + 1;
-        if (node->needs_create && !has_first) {
-                len += (ssize_t)put_first_page(node, payload + len);
-                record.n_pages++;
-        }
-        maker_add(maker, record, NULL, (size_t)len);
+        if (r)
+                return r;
+        maker_add(maker, record, NULL, len);
         return 0;
 }
 
-/* Makes and appends a commit until it lands in the segment that it was made for. */
-static int append_commit(
-        Maker *maker, uint32_t first, uint32_t last, Record record, uint64_t *ret_lsn)
+/* Makes and appends a record until it lands in the segment that it was made for. first: of the
+ * frames in it, or 0. */
+static int append_inline(PageSet *set, uint32_t first, Record record, uint64_t *ret_lsn)
 {
-        Node *node = maker->node;
+        Node *node = set->node;
+        _cleanup_(maker_done) Maker maker = {};
         uint64_t segment;
-        int r;
+        int r = maker_init(&maker, node, page_set_get_room(set));
 
+        if (r)
+                return r;
         do {
-                r = journal_prepare(node->store, maker->room, false, &segment);
+                r = journal_prepare(node->store, maker.room, false, &segment);
                 if (r)
                         break;
-                maker_begin(maker, segment, true);
-                r = make_commit(maker, first, last, record);
-                r = r ?: add_mark(node, first, segment);
-                r = r ?: maker_append(maker, false, ret_lsn);
+                maker_begin(&maker, segment, first != 0);
+                r = make_record(&maker, set, record);
+                if (!r && first)
+                        r = add_mark(node, first, segment);
+                r = r ?: maker_append(&maker, false, ret_lsn);
         } while (r == -ESTALE);
-        /* The bases name frames that were not captured. */
-        if (r)
-                page_map_clear(&node->bases);
         return r;
 }
 
-/* Pages of a set too large for the journal go to a file that is synced before it is named. */
-static int write_spill(
-        Node *node, DiskFile *file, uint32_t first, uint32_t last, bool add_first, SpillRef *spill)
+/* Pages too many for the journal go to a file that is synced before it is named. */
+static int make_spill(PageSet *set, SpillRef *ret, uint32_t *ret_n, Spill **ret_spill)
 {
-        uint32_t page_size = node->wal.page_size, number = 1, db_pages;
-        _cleanup_(free_p) unsigned char *entry = malloc(4 + (size_t)page_size);
-        int r = 0;
-
-        if (!entry)
-                return -ENOMEM;
-        for (uint32_t frame = add_first ? first - 1 : first; !r && frame <= last; frame++) {
-                if (frame < first) {
-                        node_first_page(node, entry + 4, page_size, 0);
-                } else {
-                        r = wal_read_header(&node->wal, frame, &number, &db_pages);
-                        r = r ?: wal_read_page(&node->wal, frame, entry + 4);
-                }
-                put_le32(entry, number);
-                r = r ?: disk_write(file, entry, 4 + (size_t)page_size, spill->size, 0);
-                spill->crc = crc32c(spill->crc, entry, 4 + (size_t)page_size);
-                spill->size += 4 + (uint64_t)page_size;
-        }
-        return r ?: disk_sync(file);
-}
-
-static int make_spill(Node *node, uint32_t first, uint32_t last, SpillRef *ret, Spill **ret_spill)
-{
-        Store *store = node->store;
+        Store *store = set->node->store;
         _cleanup_(free_p) char *path = NULL;
         _cleanup_(free_p) Spill *spill = calloc(1, sizeof *spill);
         _cleanup_(disk_close_p) DiskFile *file = NULL;
@@ -244,7 +147,7 @@ static int make_spill(Node *node, uint32_t first, uint32_t last, SpillRef *ret, 
         r = disk_open(store->disk, path, DISK_CREATE | DISK_EXCLUSIVE, &file);
         if (r)
                 return r;
-        r = write_spill(node, file, first, last, node->needs_create, &ref);
+        r = page_set_write(set, file, &ref, ret_n);
         r = r ?: disk_sync_folder(store->disk, store->journal_path);
         if (r) {
                 disk_unlink(store->disk, path);
@@ -266,9 +169,9 @@ static void keep_spill(Store *store, Spill *spill, uint64_t segment)
         store_unlock(store);
 }
 
-static int append_spill(Node *node, uint32_t first, uint32_t last, Record record, uint64_t *ret_lsn)
+static int append_spill(PageSet *set, uint32_t first, Record record, uint64_t *ret_lsn)
 {
-        Store *store = node->store;
+        Node *node = set->node;
         _cleanup_(maker_done) Maker maker = {};
         unsigned char payload[SPILL_REF_SIZE];
         SpillRef ref = {};
@@ -277,42 +180,51 @@ static int append_spill(Node *node, uint32_t first, uint32_t last, Record record
         int r = maker_init(&maker, node, sizeof payload);
 
         record.flags |= RECORD_SPILL;
-        record.n_pages = last - first + 1 + node->needs_create;
-        r = r ?: make_spill(node, first, last, &ref, &spill);
+        r = r ?: make_spill(set, &ref, &record.n_pages, &spill);
         if (r)
                 return r;
         spill_encode(&ref, payload);
         do {
-                r = journal_prepare(store, maker.room, false, &segment);
+                r = journal_prepare(node->store, maker.room, false, &segment);
                 if (r)
                         break;
-                maker_begin(&maker, segment, true);
+                maker_begin(&maker, segment, first != 0);
                 maker_add(&maker, record, payload, sizeof payload);
-                r = add_mark(node, first, segment);
+                if (first)
+                        r = add_mark(node, first, segment);
                 r = r ?: maker_append(&maker, false, ret_lsn);
         } while (r == -ESTALE);
-        page_map_clear(&node->bases);
-        node->bases_segment = NO_SEGMENT;
         /* Without its record the file means nothing: segment 0 is always retired. */
-        keep_spill(store, spill, r ? 0 : segment);
+        keep_spill(node->store, spill, r ? 0 : segment);
+        return r;
+}
+
+static int append_set(PageSet *set, uint32_t first, Record record, uint64_t *ret_lsn)
+{
+        bool is_large = page_set_get_room(set) > set->node->store->options.spill_size;
+        int r;
+
+        /* A DELETE that tells nothing has no pages at all. */
+        if (set->node->store->archive_path || record.type == RECORD_TXN)
+                record.page_size = set->page_size;
+        record.db_pages = set->db_pages;
+        record.pages_before = set->pages_before;
+        r = is_large ? append_spill(set, first, record, ret_lsn)
+                     : append_inline(set, first, record, ret_lsn);
+        if (!r)
+                page_set_keep(set);
         return r;
 }
 
 static int append_frames(
         Node *node, uint32_t first, uint32_t last, unsigned flags, uint32_t db_pages, uint64_t *ret)
 {
-        _cleanup_(maker_done) Maker maker = {};
-        uint32_t page_size = node->wal.page_size;
-        Record record = {
-                .type = RECORD_TXN, .flags = flags, .page_size = page_size, .db_pages = db_pages
-        };
-        size_t payload = (size_t)(last - first + 2) * (PAGE_HEADER_SIZE + page_size);
-        int r;
+        _cleanup_(page_set_done) PageSet set = {};
+        Record record = { .type = RECORD_TXN, .flags = flags };
+        bool undo = node->store->archive_path && !(flags & RECORD_COPY);
+        int r = page_set_init(&set, node, first, last, db_pages, undo);
 
-        if (payload > node->store->options.spill_size)
-                return append_spill(node, first, last, record, ret);
-        r = maker_init(&maker, node, payload);
-        return r ?: append_commit(&maker, first, last, record, ret);
+        return r ?: append_set(&set, first, record, ret);
 }
 
 /* The newer pair stays until it is durable: an object that commits all the time has one that is. */
@@ -362,16 +274,19 @@ static int capture_cancel(Node *node)
         uint64_t segment, lsn;
         int r = maker_init(&maker, node, sizeof payload);
 
+        if (r)
+                return r;
         cancel_encode(node->txn_lsn, payload);
         do {
-                r = r ?: journal_prepare(store, maker.room, true, &segment);
+                r = journal_prepare(store, maker.room, true, &segment);
                 if (r)
                         break;
                 maker_begin(&maker, segment, false);
                 maker_add(&maker, (Record){ .type = RECORD_CANCEL }, payload, sizeof payload);
                 r = maker_append(&maker, true, &lsn);
         } while (r == -ESTALE);
-        page_map_clear(&node->bases);
+        /* When memory is out the next commit tries again. */
+        page_set_rebuild(node);
         store_lock(store);
         store->stats.cancels++;
         store_unlock(store);
@@ -431,21 +346,20 @@ void capture_settle(Node *node)
 int capture_copy(Node *node, uint32_t done, uint32_t db_pages)
 {
         Store *store = node->store;
-        SegmentMark first = node->n_marks ? node->marks[0] : (SegmentMark){};
+        SegmentMark *marks = TAKE_PTR(node->marks);
         size_t n_marks = node->n_marks;
         uint64_t lsn;
         int r;
 
-        page_map_clear(&node->bases);
-        node->bases_segment = NO_SEGMENT;
         node->n_marks = 0;
         r = append_frames(node, done + 1, node->captured, RECORD_COPY, db_pages, &lsn);
         if (r) {
+                free(node->marks);
+                node->marks = marks;
                 node->n_marks = n_marks;
-                if (n_marks)
-                        node->marks[0] = first;
                 return r;
         }
+        free(marks);
         store_lock(store);
         node_set_first_segment(node, node->marks[0].segment);
         store->stats.copies++;
@@ -455,19 +369,13 @@ int capture_copy(Node *node, uint32_t done, uint32_t db_pages)
 
 int capture_delete(Node *node)
 {
-        Store *store = node->store;
-        _cleanup_(maker_done) Maker maker = {};
-        uint64_t segment, lsn;
-        int r = maker_init(&maker, node, 0);
+        _cleanup_(page_set_done) PageSet set = {};
+        Record record = { .type = RECORD_DELETE };
+        bool undo = node->store->archive_path;
+        uint64_t lsn;
+        int r = page_set_init(&set, node, 1, 0, 0, undo);
 
-        do {
-                r = r ?: journal_prepare(store, maker.room, false, &segment);
-                if (r)
-                        break;
-                maker_begin(&maker, segment, false);
-                maker_add(&maker, (Record){ .type = RECORD_DELETE }, NULL, 0);
-                r = maker_append(&maker, false, &lsn);
-        } while (r == -ESTALE);
+        r = r ?: append_set(&set, 0, record, &lsn);
         if (r)
                 return r;
         atomic_store(&node->deleted, true);

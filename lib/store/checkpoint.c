@@ -13,47 +13,6 @@
 
 enum { LOCK_WRITE = 0, LOCK_CKPT = 1, LOCK_READ0 = 3 };
 
-typedef struct PageFrame {
-        uint32_t page, frame;
-} PageFrame;
-
-static int compare_pages(const void *a, const void *b)
-{
-        const PageFrame *x = a, *y = b;
-
-        if (x->page != y->page)
-                return x->page < y->page ? -1 : 1;
-        return x->frame < y->frame ? -1 : x->frame > y->frame;
-}
-
-/* The last frame of each page among those after `done`, by page. */
-static int list_pages(Node *node, const WalIndex *index, PageFrame **ret, size_t *ret_n)
-{
-        size_t n = index->max_frame - index->backfilled, kept = 0;
-        PageFrame *pages = malloc(n * sizeof *pages);
-
-        if (!pages)
-                return -ENOMEM;
-        for (size_t i = 0; i < n; i++) {
-                uint32_t db_pages;
-                int r;
-
-                pages[i].frame = index->backfilled + 1 + (uint32_t)i;
-                r = wal_read_header(&node->wal, pages[i].frame, &pages[i].page, &db_pages);
-                if (r) {
-                        free(pages);
-                        return r;
-                }
-        }
-        qsort(pages, n, sizeof *pages, compare_pages);
-        for (size_t i = 0; i < n; i++)
-                if (i + 1 == n || pages[i].page != pages[i + 1].page)
-                        pages[kept++] = pages[i];
-        *ret = pages;
-        *ret_n = kept;
-        return 0;
-}
-
 /* What CREATE made void goes first. */
 static int clear_file(Node *node)
 {
@@ -91,7 +50,7 @@ static int write_pages(
 
         if (buffer) {
                 node_lock(node);
-                r = list_pages(node, index, &pages, &n);
+                r = wal_list_pages(&node->wal, index->backfilled + 1, index->max_frame, &pages, &n);
                 node_unlock(node);
         }
         for (size_t i = 0; !r && i < n; i++) {

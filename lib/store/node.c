@@ -69,7 +69,7 @@ static Node *node_alloc(Store *store, const char *path)
         }
         node->name = node->path + store->objects_len + 1;
         node->store = store;
-        node->first_segment = node->bases_segment = node->named_segment = NO_SEGMENT;
+        node->first_segment = node->named_segment = NO_SEGMENT;
         node->page_size = NEW_PAGE_SIZE;
         list_init(&node->link);
         list_init(&node->due);
@@ -87,8 +87,8 @@ void node_free(Node *node)
         wal_reset(&node->wal);
         node_count_wal(node, before);
         wal_index_drop(node);
-        page_map_clear(&node->bases);
-        free(node->bases.entries);
+        page_map_clear(&node->newest);
+        free(node->newest.entries);
         free(node->marks);
         disk_close(node->file);
         pthread_mutex_destroy(&node->mutex);
@@ -465,7 +465,8 @@ uint64_t node_segment_of(const Node *node, uint32_t frame)
 
 void node_begin_log(Node *node)
 {
-        page_map_clear(&node->bases);
+        page_map_clear(&node->newest);
+        node->newest_unknown = false;
         if (atomic_load(&node->captured)) {
                 store_lock(node->store);
                 node_note_logged(node, false);

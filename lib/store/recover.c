@@ -252,6 +252,7 @@ int found_switch_epoch(Found *found, EpochFile *ret)
                 .first_segment = found->last_segment + 1,
                 .segment_size = store->options.segment_size,
                 .time = disk_clock_realtime(store->disk),
+                .flags = store->archive_path ? EPOCH_UNDO : 0,
         };
         int r;
 

@@ -141,8 +141,8 @@ struct Node {
 
         Wal wal;
         char *overflow_path;
-        PageMap bases;
-        uint64_t bases_segment; /* the segment that bases are of */
+        PageMap newest;         /* captured frames of this generation, by page */
+        bool newest_unknown;    /* it must be made anew before it is used */
         atomic_uint captured;   /* frames of this generation in the journal */
         atomic_uint backfilled; /* those of them that are in the file */
         /* Frames that are durable when the LSN is, the newer pair to come after the older. */
@@ -167,7 +167,7 @@ struct Node {
 struct Store {
         Disk *disk;
         StoreOptions options;
-        char *journal_path, *objects_path;
+        char *journal_path, *objects_path, *archive_path; /* archive_path: NULL without one */
         size_t objects_len;
         DiskFile *lock;
         pthread_t loop_thread;

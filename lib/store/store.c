@@ -138,7 +138,8 @@ static int set_options(Store *store, const StoreOptions *options)
         store->disk = o->disk ?: disk_real();
         store->journal_path = strdup(o->journal);
         store->objects_path = strdup(o->objects);
-        if (!store->journal_path || !store->objects_path)
+        store->archive_path = o->archive ? strdup(o->archive) : NULL;
+        if (!store->journal_path || !store->objects_path || (o->archive && !store->archive_path))
                 return -ENOMEM;
         store->objects_len = strlen(store->objects_path);
         return store->objects_path[store->objects_len - 1] == '/' ? -EINVAL : 0;
@@ -150,6 +151,8 @@ static int take_lock(Store *store)
         int r = store_make_folder(store->disk, store->journal_path);
 
         r = r ?: store_make_folder(store->disk, store->objects_path);
+        if (!r && store->archive_path)
+                r = store_make_folder(store->disk, store->archive_path);
         if (!r && asprintf(&path, "%s/lock", store->journal_path) < 0)
                 r = -ENOMEM;
         r = r ?: disk_open(store->disk, path, DISK_CREATE, &store->lock);
@@ -203,6 +206,7 @@ void store_free(Store *store)
         disk_close(store->lock);
         free(store->journal_path);
         free(store->objects_path);
+        free(store->archive_path);
         pthread_cond_destroy(&store->changed);
         pthread_cond_destroy(&store->work);
         pthread_mutex_destroy(&store->mutex);

@@ -49,8 +49,11 @@ typedef struct Store Store;
 typedef struct StoreWaiter StoreWaiter;
 
 typedef struct StoreOptions {
-        Disk *disk;            /* NULL: disk_real() */
-        const char *journal;   /* the slot's folder, made when missing */
+        Disk *disk;          /* NULL: disk_real() */
+        const char *journal; /* the slot's folder, made when missing */
+        /* The slot's archive folder, made when missing; NULL: no commit can be restored. Other
+         * journals of the app have theirs beside it, in the same folder. */
+        const char *archive;
         const char *objects;   /* absolute, without a slash at the end, made when missing */
         uint64_t segment_size; /* bytes, a multiple of DISK_BLOCK; 0: 64 MiB; at least 256 KiB */
         unsigned n_segments;   /* at most; 0: 8; at least 3 */

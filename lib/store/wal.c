@@ -239,8 +239,42 @@ int wal_read_page(Wal *wal, uint32_t frame, void *page)
         return read_frame(wal, frame - 1, WAL_FRAME_HEADER_SIZE, page, wal->page_size);
 }
 
+static int compare_pages(const void *a, const void *b)
+{
+        const PageFrame *x = a, *y = b;
+
+        if (x->page != y->page)
+                return x->page < y->page ? -1 : 1;
+        return x->frame < y->frame ? -1 : x->frame > y->frame;
+}
+
+int wal_list_pages(Wal *wal, uint32_t first, uint32_t last, PageFrame **ret, size_t *ret_n)
+{
+        size_t n = (size_t)last - first + 1, kept = 0;
+        _cleanup_(free_p) PageFrame *pages = malloc(n * sizeof *pages);
+
+        if (!pages)
+                return -ENOMEM;
+        for (size_t i = 0; i < n; i++) {
+                uint32_t db_pages;
+                int r;
+
+                pages[i].frame = first + (uint32_t)i;
+                r = wal_read_header(wal, pages[i].frame, &pages[i].page, &db_pages);
+                if (r)
+                        return r;
+        }
+        qsort(pages, n, sizeof *pages, compare_pages);
+        for (size_t i = 0; i < n; i++)
+                if (i + 1 == n || pages[i].page != pages[i + 1].page)
+                        pages[kept++] = pages[i];
+        *ret = TAKE_PTR(pages);
+        *ret_n = kept;
+        return 0;
+}
+
 /* Where the page is, or would be. */
-static PageMapEntry *find_entry(const PageMap *map, uint32_t page)
+static PageFrame *find_entry(const PageMap *map, uint32_t page)
 {
         uint32_t hash = page * UINT32_C(2654435761);
         size_t at = hash & (map->size - 1);
@@ -257,10 +291,14 @@ uint32_t page_map_find(const PageMap *map, uint32_t page)
         return find_entry(map, page)->frame;
 }
 
-static bool map_grow(PageMap *map)
+bool page_map_reserve(PageMap *map, size_t n)
 {
-        PageMap bigger = { .size = map->size ? 2 * map->size : MAP_FIRST, .len = map->len };
+        PageMap bigger = { .size = MAX(map->size, (size_t)MAP_FIRST), .len = map->len };
 
+        while (4 * (map->len + n) > 3 * bigger.size)
+                bigger.size *= 2;
+        if (bigger.size == map->size)
+                return true;
         bigger.entries = calloc(bigger.size, sizeof *bigger.entries);
         if (!bigger.entries)
                 return false;
@@ -274,15 +312,12 @@ static bool map_grow(PageMap *map)
 
 void page_map_set(PageMap *map, uint32_t page, uint32_t frame)
 {
-        PageMapEntry *entry;
+        PageFrame *entry;
 
-        if (4 * (map->len + 1) > 3 * map->size && !map_grow(map) && !page_map_find(map, page))
-                return;
-        if (!map->entries)
-                return;
+        dd_assert(map->len < map->size);
         entry = find_entry(map, page);
         map->len += entry->page == 0;
-        *entry = (PageMapEntry){ page, frame };
+        *entry = (PageFrame){ page, frame };
 }
 
 void page_map_clear(PageMap *map)

@@ -8,8 +8,7 @@
  * frames are kept in heap, up to a limit; those beyond in an overflow file that nobody needs after
  * a crash. Frames are numbered from 1. Not locked: the node's mutex guards it. Negative errno.
  *
- * The page map says which frame holds the image of a page that the journal's records of the current
- * segment lead to: the base of the page's next delta. A page that is not in it is written whole.
+ * A page map says which frame is the newest of a page.
  */
 
 #include "lib/store/disk.h"
@@ -17,13 +16,13 @@
 #define WAL_HEADER_SIZE 32u
 #define WAL_FRAME_HEADER_SIZE 24u
 
-typedef struct PageMapEntry {
+typedef struct PageFrame {
         uint32_t page, frame;
-} PageMapEntry;
+} PageFrame;
 
 typedef struct PageMap {
-        PageMapEntry *entries; /* page 0: free */
-        size_t size, len;      /* size: a power of two or 0 */
+        PageFrame *entries; /* page 0: free */
+        size_t size, len;   /* size: a power of two or 0 */
 } PageMap;
 
 typedef struct Wal {
@@ -59,9 +58,13 @@ int wal_read_header(Wal *wal, uint32_t frame, uint32_t *ret_page, uint32_t *ret_
 /* The page of a frame that is in heap, valid until wal_reset(); NULL when it is in the file. */
 const unsigned char *wal_find_page(Wal *wal, uint32_t frame);
 int wal_read_page(Wal *wal, uint32_t frame, void *page);
+/* The newest of frames first..last of each page, by page; the caller frees *ret. */
+int wal_list_pages(Wal *wal, uint32_t first, uint32_t last, PageFrame **ret, size_t *ret_n);
 
 /* The frame, or 0. */
 uint32_t page_map_find(const PageMap *map, uint32_t page);
-/* When memory is out the page is not in the map afterwards. */
+/* Room for n more; false when memory is out. */
+bool page_map_reserve(PageMap *map, size_t n);
+/* There must be room for it. */
 void page_map_set(PageMap *map, uint32_t page, uint32_t frame);
 void page_map_clear(PageMap *map);

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * Going back over an object's records, as journal-format.h says that it can be done
+ */
+
+#include "lib/store/journal-format.h"
+#include "tests/unit/store/world.h"
+
+typedef struct Content {
+        unsigned char *data;
+        size_t size;
+} Content;
+
+/* What SQLite sees of the database. */
+Content content_of(sqlite3 *db);
+void content_free(Content *content);
+/* Fails the test with the first page that differs. */
+void content_check(const Content *is, const Content *want, uint64_t lsn);
+
+typedef struct Walk {
+        Record *records; /* of one object, the oldest first; payloads are copies */
+        size_t n, room;
+        bool is_absent; /* gone back before CREATE */
+} Walk;
+
+void walk_done(Walk *walk);
+void walk_add(Walk *walk, const Record *record);
+/* The records that are in the segments' files now, of the epoch that is. */
+void walk_read_journal(World *world, const char *name, Walk *walk);
+
+/* The pages before of a record with flag SPILL: calls fn for each. */
+typedef void (*PastFn)(uint32_t number, const unsigned char *page, void *data);
+typedef void (*ReadPastFn)(World *world, const Record *record, PastFn fn, void *data);
+void walk_read_spill(World *world, const Record *record, PastFn fn, void *data);
+/* Makes the content what it was after LSN `lsn`: takes back the records beyond it. */
+void walk_back(World *world, Walk *walk, uint64_t lsn, Content *content, ReadPastFn read_past);
