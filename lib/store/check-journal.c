@@ -327,9 +327,24 @@ static int see_file(const char *name, void *data)
         return 0;
 }
 
+typedef struct Lost {
+        Check *check;
+        CheckJournal *journal;
+} Lost;
+
 static void see_lost(const char *path, void *data)
 {
-        check_tell(data, CHECK_DAMAGE, "journal-lost-file", path, CHECK_NOWHERE,
+        const Lost *lost = data;
+        CheckJournal *journal = lost->journal;
+
+        if (!journal->n_lost_files++ && journal->state != CHECK_DAMAGED) {
+                journal->state = CHECK_DAMAGED;
+                journal->damage_offset = CHECK_NOWHERE;
+                snprintf(journal->damage_text, sizeof journal->damage_text,
+                        "it has commits for databases that are missing, first %s",
+                        strlen(path) > 80 ? path + strlen(path) - 80 : path);
+        }
+        check_tell(lost->check, CHECK_DAMAGE, "journal-lost-file", path, CHECK_NOWHERE,
                 "the file is missing, but the journal has commits for it: put it back");
 }
 
@@ -366,7 +381,7 @@ static int tell_journal(Check *check, const char *path, const CheckJournal *jour
 {
         int r = 0;
 
-        if (journal->state == CHECK_DAMAGED)
+        if (*journal->damage_path)
                 r = tell_place(check, CHECK_DAMAGE, "journal-damage", path, journal->damage_path,
                         journal->damage_offset, journal->damage_text);
         if (!r && journal->is_torn)
@@ -382,11 +397,27 @@ static int tell_journal(Check *check, const char *path, const CheckJournal *jour
         return r;
 }
 
-/* Without its epoch file: the newest batches' epoch, to tell what they hold. */
+/* A record that checks and yet cannot be redone: all of its batch is left out. */
+static int cut_before_damage(Found *found)
+{
+        for (size_t i = 0; i < found->n_batches; i++)
+                if (found->batches[i].slot == found->damage.slot &&
+                        found->batches[i].offset == found->damage.offset)
+                        found->cut_lsn = found->batches[i].header.first_lsn;
+        return found->cut_lsn ? 0 : -EUCLEAN;
+}
+
+/* Without an epoch file the newest batches tell what would be lost. */
 static int survey(Check *check, Store *store, const char *path, CheckJournal *ret)
 {
-        _cleanup_(found_done)
-                Found found = { .store = store, .cut = true, .lost = see_lost, .data = check };
+        Lost lost = { .check = check, .journal = ret };
+        _cleanup_(found_done) Found found = {
+                .store = store,
+                .cut = true,
+                .cut_lsn = check->options.until ? check->options.until + 1 : 0,
+                .lost = see_lost,
+                .data = &lost,
+        };
         _cleanup_(tally_done) Tally tally = { .check = check, .journal = ret, .path = path };
         int r = found_open(&found);
 
@@ -399,12 +430,14 @@ static int survey(Check *check, Store *store, const char *path, CheckJournal *re
                 r = found_guess(&found);
         } else if (r == 0 || r == -EUCLEAN) {
                 r = redo_run(&found);
+                if (r == -EUCLEAN && found.damage.is_there)
+                        r = cut_before_damage(&found);
                 if (!r && found.damage.is_there)
                         describe_damage(&found, path, ret);
                 r = r ?: find_torn(&found, ret);
                 r = r ?: check_segments(check, &found, path);
         }
-        tally.cut_lsn = found.cut_lsn;
+        tally.cut_lsn = ret->cut_lsn = found.cut_lsn;
         r = r ?: count_records(&tally, &found);
         if (r)
                 return r;

@@ -63,6 +63,7 @@ typedef struct CheckOptions {
         const char *objects; /* absolute, without a slash at the end */
         const char *scratch; /* folder for what redo would change; NULL: $TMPDIR or /var/tmp */
         bool quick;          /* databases without their indexes (PRAGMA quick_check) */
+        uint64_t until;      /* as if journals ended with this LSN; 0: whole */
         void (*found)(const CheckFinding *finding, void *data);
         /* A database was looked at: how many so far. NULL: nobody wants to know. */
         void (*progress)(uint64_t n_databases, void *data);
@@ -101,10 +102,11 @@ typedef struct CheckJournal {
         uint64_t torn_offset;
         /* CHECK_DAMAGED. */
         bool has_epoch;   /* without, nothing can be redone */
-        uint64_t cut_lsn; /* records before it are fine */
+        uint64_t cut_lsn; /* records before it are fine; 0: all */
         char damage_path[300], damage_text[256];
         uint64_t damage_offset;
         uint64_t lost_commits; /* from cut_lsn on, as far as they can be read */
+        uint64_t n_lost_files; /* missing, with commits for them: CHECK_DAMAGED as well */
         CheckObject *objects;  /* those with any commit, the first CHECK_OBJECTS_MAX */
         size_t n_objects, n_more;
 } CheckJournal;
