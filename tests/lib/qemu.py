@@ -5,7 +5,6 @@ The cloud kernel of this Debian release is fetched once (apt-get download; unpac
 installed) into a cache. What runs inside is an initramfs that the test puts together.
 """
 
-import gzip
 import lzma
 import os
 import pathlib
@@ -17,6 +16,8 @@ import tempfile
 
 PACKAGE = "linux-image-cloud-amd64"
 PROGRAMS = "qemu-system-x86_64", "apt-get", "dpkg-deb"
+PYTHON_WITHOUT = {"test", "idlelib", "lib2to3", "ensurepip", "pydoc_data", "tkinter", "turtledemo"}
+PYTHON_LINKED = "_ctypes", "_sqlite3", "_ssl", "_hashlib", "_lzma", "_bz2", "_uuid"
 COMMAND_LINE = "console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on"
 
 
@@ -101,11 +102,11 @@ def fetch_kernel():
     return Kernel(target)
 
 
-def libraries(program):
+def libraries(*programs):
     """The files that the dynamic linker needs, under the names that it looks for."""
-    found = set(re.findall(r"(/\S+) \(0x", run("ldd", program).stdout))
+    found = set(re.findall(r"(/\S+) \(0x", run("ldd", *programs).stdout))
     if not found:
-        raise RuntimeError(f"ldd says nothing of {program}")
+        raise RuntimeError(f"ldd says nothing of {programs}")
     return sorted(found)
 
 
@@ -118,11 +119,11 @@ class Initramfs:
         self.add("dev/console", stat.S_IFCHR | 0o600, device=(5, 1))
         self.add("dev/null", stat.S_IFCHR | 0o666, device=(1, 3))
 
-    def add(self, name, mode, content=b"", device=(0, 0)):
+    def add(self, name, mode, content=b"", device=(0, 0), mtime=0):
         self.number += 1
         self.names.add(name)
         encoded = name.encode() + b"\0"
-        fields = (self.number, mode, 0, 0, 1, 0, len(content), 0, 0, *device, len(encoded), 0)
+        fields = (self.number, mode, 0, 0, 1, mtime, len(content), 0, 0, *device, len(encoded), 0)
         self.data += b"070701" + b"".join(b"%08x" % field for field in fields) + encoded
         self.data += b"\0" * (-len(self.data) % 4) + content
         self.data += b"\0" * (-len(self.data) % 4)
@@ -132,35 +133,55 @@ class Initramfs:
             self.folder(os.path.dirname(name))
             self.add(name, stat.S_IFDIR | 0o755)
 
-    def content(self, name, content, mode=0o755):
+    def content(self, name, content, mtime=0):
         name = name.lstrip("/")
         if name not in self.names:
             self.folder(os.path.dirname(name))
-            self.add(name, stat.S_IFREG | mode, content)
+            self.add(name, stat.S_IFREG | 0o755, content, mtime=mtime)
 
     def file(self, name, source):
-        self.content(name, pathlib.Path(source).read_bytes())
+        # Python takes what it has compiled only with the time of its source.
+        self.content(name, pathlib.Path(source).read_bytes(), int(os.stat(source).st_mtime))
+
+    def needed_by(self, *programs):
+        """The libraries that executables or libraries are linked to."""
+        for library in libraries(*programs):
+            self.file(library, os.path.realpath(library))
 
     def program(self, name, source):
-        """An executable and the libraries that it is linked to."""
         self.file(name, source)
-        for library in libraries(source):
-            self.file(library, os.path.realpath(library))
+        self.needed_by(source)
 
     def tree(self, name, source, skip=()):
         for folder, folders, files in os.walk(source):
             folders[:] = sorted(each for each in folders if each not in skip)
             below = os.path.normpath(os.path.join(name, os.path.relpath(folder, source)))
             for each in sorted(files):
-                self.file(os.path.join(below, each), os.path.join(folder, each))
+                if os.path.exists(os.path.join(folder, each)):
+                    self.file(os.path.join(below, each), os.path.join(folder, each))
 
-    def write(self, path, compressed=True):
+    def python(self):
+        """Debian's Python with its standard library, as /usr/bin/python3."""
+        program = os.path.realpath("/usr/bin/python3")
+        library = pathlib.Path("/usr/lib", os.path.basename(program))
+        self.program("usr/bin/python3", program)
+        self.program(program, program)
+        self.tree(str(library), library, PYTHON_WITHOUT)
+        self.needed_by(*(next(library.glob(f"lib-dynload/{name}.*.so")) for name in PYTHON_LINKED))
+
+    def write(self, path, more=None):
+        """The archive, with a few more files if it is to be written several times."""
+        kept = len(self.data), set(self.names), self.number
+        for name, content in (more or {}).items():
+            self.content(name, content)
         self.add("TRAILER!!!", 0)
-        data = bytes(self.data)
-        path.write_bytes(gzip.compress(data, 6) if compressed else data)
+        path.write_bytes(self.data)
+        del self.data[kept[0]:]
+        self.names, self.number = kept[1:]
 
 
-def command(kernel, initramfs, memory=512, options=()):
+def command(kernel, initramfs, memory=512, options=(), arguments=""):
     return ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", str(memory), "-smp", "2",
             "-nographic", "-no-reboot", "-nic", "none", "-kernel", str(kernel.image),
-            "-initrd", str(initramfs), "-append", COMMAND_LINE, *options]
+            "-initrd", str(initramfs), "-append", f"{COMMAND_LINE} {arguments}",
+            *options]
