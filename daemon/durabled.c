@@ -4,10 +4,12 @@
  * durabled: the supervisor's executable
  *
  * Exit status: 0 after a stop in order, 1 when it could not start or failed, 2 for wrong arguments.
+ * With --recover: recover.h.
  */
 
 #include "daemon/core/log.h"
 #include "daemon/host/supervisor.h"
+#include "daemon/recover.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -20,10 +22,17 @@ enum { EXIT_OK, EXIT_FAILED, EXIT_USAGE };
 
 static const char usage[] =
         "Usage: durabled [--config FILE] [--check]\n"
+        "       durabled --recover [--config FILE] [DECISION...]\n"
         "Hosts durable objects: starts and watches the workers of an app.\n"
         "\n"
         "  -c, --config FILE  the settings (default " CONFIG_DEFAULT ", and FILE.d/*.conf)\n"
         "      --check        read settings and manifests, then end\n"
+        "      --recover      tell what the journals hold and what can be done about damage;\n"
+        "                     changes nothing but what is decided by\n"
+        "          --redo                    redo all journals that are fine and empty them\n"
+        "          --cut-at-damage APP/SLOT  redo up to the damage, set the rest aside\n"
+        "          --until LSN               with it: redo up to this LSN\n"
+        "          --set-aside APP/SLOT      redo nothing of it, keep databases as they are\n"
         "      --version      print the version\n"
         "  -h, --help         print this\n"
         "\n"
@@ -32,27 +41,77 @@ static const char usage[] =
 
 typedef struct Arguments {
         const char *config;
-        bool check;
+        bool check, recover;
+        RecoverOptions decisions;
         bool done; /* everything that was asked for has been printed */
 } Arguments;
 
+static int refuse(const char *why)
+{
+        fprintf(stderr, "durabled: %s. Try durabled --help\n", why);
+        return -EINVAL;
+}
+
+static int arguments_check(const Arguments *arguments)
+{
+        const RecoverOptions *decisions = &arguments->decisions;
+
+        if (!arguments->recover &&
+                (decisions->redo || decisions->cut || decisions->until || decisions->set_aside))
+                return refuse("--redo, --cut-at-damage, --until and --set-aside go with --recover");
+        if (decisions->until && !decisions->cut)
+                return refuse("--until goes with --cut-at-damage");
+        return 0;
+}
+
+enum {
+        OPTION_CHECK = 256,
+        OPTION_VERSION,
+        OPTION_RECOVER,
+        OPTION_REDO,
+        OPTION_CUT,
+        OPTION_UNTIL,
+        OPTION_SET_ASIDE
+};
+static const struct option long_options[] = {
+        { "config", required_argument, NULL, 'c' },
+        { "check", no_argument, NULL, OPTION_CHECK },
+        { "recover", no_argument, NULL, OPTION_RECOVER },
+        { "redo", no_argument, NULL, OPTION_REDO },
+        { "cut-at-damage", required_argument, NULL, OPTION_CUT },
+        { "until", required_argument, NULL, OPTION_UNTIL },
+        { "set-aside", required_argument, NULL, OPTION_SET_ASIDE },
+        { "version", no_argument, NULL, OPTION_VERSION },
+        { "help", no_argument, NULL, 'h' },
+        { 0 },
+};
+
 static int arguments_parse(int argc, char **argv, Arguments *ret)
 {
-        enum { OPTION_CHECK = 256, OPTION_VERSION };
-        static const struct option options[] = {
-                { "config", required_argument, NULL, 'c' },
-                { "check", no_argument, NULL, OPTION_CHECK },
-                { "version", no_argument, NULL, OPTION_VERSION },
-                { "help", no_argument, NULL, 'h' },
-                { 0 },
-        };
         int option;
 
         *ret = (Arguments){ .config = CONFIG_DEFAULT };
-        while ((option = getopt_long(argc, argv, "c:h", options, NULL)) >= 0) {
+        while ((option = getopt_long(argc, argv, "c:h", long_options, NULL)) >= 0) {
                 switch (option) {
                 case 'c':
-                        ret->config = optarg;
+                        ret->config = ret->decisions.config_path = optarg;
+                        break;
+                case OPTION_RECOVER:
+                        ret->recover = true;
+                        break;
+                case OPTION_REDO:
+                        ret->decisions.redo = true;
+                        break;
+                case OPTION_CUT:
+                        ret->decisions.cut = optarg;
+                        break;
+                case OPTION_UNTIL:
+                        if (!slice_to_u64(slice_from(optarg), &ret->decisions.until) ||
+                                !ret->decisions.until)
+                                return refuse("--until expects an LSN: a number");
+                        break;
+                case OPTION_SET_ASIDE:
+                        ret->decisions.set_aside = optarg;
                         break;
                 case OPTION_CHECK:
                         ret->check = true;
@@ -75,7 +134,7 @@ static int arguments_parse(int argc, char **argv, Arguments *ret)
                         argv[optind]);
                 return -EINVAL;
         }
-        return 0;
+        return arguments_check(ret);
 }
 
 static int load(const char *path, Config **ret)
@@ -130,7 +189,9 @@ int main(int argc, char **argv)
         if (load(arguments.config, &config) != 0)
                 return EXIT_FAILED;
         log_open("durabled", (LogLevel)config->log_level);
-        if (arguments.check) {
+        if (arguments.recover) {
+                status = recover_run(config, &arguments.decisions);
+        } else if (arguments.check) {
                 status = tell(supervisor_check(config, &error), &error);
                 if (status == EXIT_OK)
                         printf("durabled: %s: all right\n", arguments.config);

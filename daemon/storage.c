@@ -82,8 +82,15 @@ static void storage_failed(int error, const char *why, void *data)
                 ring_post(storage->ring, &storage->failed);
 }
 
+/* What the store said while it was opened. */
+static char last_error[512];
+static bool is_opening;
+
 static void storage_log(int priority, const char *line, void *data)
 {
+        /* While a store is opened there is one thread. */
+        if (is_opening && priority <= LOG_ERROR)
+                snprintf(last_error, sizeof last_error, "%s", line);
         log_line((LogLevel)priority, "%s", line);
 }
 
@@ -104,6 +111,9 @@ static int say(const char *journal, int error)
                 if (known[i].error == error)
                         advice = known[i].advice;
         log_error("cannot open the journal '%s': %s", journal, advice);
+        if (!*last_error)
+                snprintf(last_error, sizeof last_error, "cannot open the journal '%s': %s", journal,
+                        advice);
         return error;
 }
 
@@ -147,7 +157,9 @@ int storage_open(const StorageOptions *options, Storage **ret)
                 return say(journal, r);
         store.disk = disk_ring_get_disk(storage->disk);
         store.journal = journal;
+        is_opening = true;
         r = store_open(&store, &storage->store);
+        is_opening = false;
         if (r)
                 return say(journal, r);
         store_get_stats(storage->store, &stats);
@@ -201,6 +213,11 @@ Storage *storage_close(Storage *storage)
         free(storage->journal);
         free(storage);
         return NULL;
+}
+
+const char *storage_get_error(void)
+{
+        return *last_error ? last_error : NULL;
 }
 
 Store *storage_get_store(Storage *storage)

@@ -27,6 +27,8 @@ typedef struct StorageOptions {
 
 /* Blocks while it recovers. 0, or a negative errno after a log line that says what is wrong. */
 int storage_open(const StorageOptions *options, Storage **ret);
+/* Why storage_open() failed, in one line; NULL when it did not. */
+const char *storage_get_error(void);
 /* No connection is open and no runner inside. Writes out what is flushed, so that the next start
  * has nothing to redo. */
 Storage *storage_close(Storage *storage);

@@ -251,6 +251,9 @@ int main(int argc, char **argv)
                 return 1;
         }
         r = worker_boot(&worker);
+        if (r && storage_get_error())
+                worker_tell(&worker,
+                        json_pack("{s:s,s:s}", "type", "failed", "message", storage_get_error()));
         if (!r)
                 r = ring_run(worker.ring);
         if (r)

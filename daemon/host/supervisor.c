@@ -380,7 +380,9 @@ static int prepare_journals(Supervisor *supervisor, SupervisorError *error)
                 int r = journals_prepare(&options);
 
                 if (r > 0)
-                        return invalid(error, "app '%s': a journal of its workers cannot be redone",
+                        return invalid(error,
+                                "app '%s': a journal of its workers cannot be redone; 'durabled "
+                                "--recover' explains what can be done",
                                 options.app);
                 if (r < 0)
                         return r;

@@ -117,22 +117,24 @@ static int move_file(Salvage *salvage, const char *name)
 }
 
 /*
- * The oldest first: a journal without its beginning is refused, until nothing of it is left.
- * Segments that hold nothing that counts stay.
+ * The oldest first: a journal without its beginning is refused, until nothing of it is left. Then
+ * those that hold nothing that counts, so that no number is left out.
  */
 static int move_segments(Salvage *salvage, const Found *found)
 {
+        const unsigned n = ELEMENTSOF(found->segments);
         bool moved[ELEMENTSOF(found->segments)] = {};
         char name[16];
         int r = 0;
 
-        for (size_t i = 0; !r && i < found->n_all; i++) {
-                unsigned slot = found->batches[i].slot;
+        for (size_t i = 0; !r && i < found->n_all + n; i++) {
+                unsigned slot =
+                        i < found->n_all ? found->batches[i].slot : (unsigned)(i - found->n_all);
 
-                if (moved[slot])
+                if (moved[slot] || !found->segments[slot])
                         continue;
                 moved[slot] = true;
-                snprintf(name, sizeof name, "segment-%02u", slot % 100);
+                snprintf(name, sizeof name, "segment-%02u", slot % n);
                 r = move_file(salvage, name);
         }
         return r;
