@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """kill -9 at random: whatever was answered is there, once, and every database is sound."""
 
+import http.client
 import os
 import random
 import shutil
@@ -11,69 +12,44 @@ import threading
 import time
 import unittest
 
-from daemon import Service
+from daemon import FIXTURES, Service, copy_project
 
-OBJECTS = 8
+OBJECTS = 4  # of each class
 WRITERS = 4
 KILLS = 300 if os.environ.get("DURABLED_LONG") else 40
-
-MAIN = '''
-from workers import DurableObject, Response, WorkerEntrypoint
-
-
-class Ledger(DurableObject):
-    def __init__(self, ctx, env):
-        super().__init__(ctx, env)
-        self.sql = ctx.storage.sql
-        self.sql.exec("CREATE TABLE IF NOT EXISTS entry(key TEXT PRIMARY KEY, filler TEXT)")
-
-    async def fetch(self, request):
-        action, key = request.url.rsplit("/", 2)[1:]
-        if action == "add":
-            self.sql.exec("INSERT OR IGNORE INTO entry VALUES(?, ?)", key, "x" * 300)
-            return Response(key)
-        rows = self.sql.exec("SELECT key FROM entry ORDER BY key").raw().toArray().to_py()
-        return Response.json([row[0] for row in rows])
-
-
-class Default(WorkerEntrypoint):
-    async def fetch(self, request):
-        name = request.url.split("/", 5)[3]
-        return await self.env.LEDGER.get(self.env.LEDGER.idFromName(name)).fetch(request)
-'''
-MANIFEST = """{
-  "name": "ledger", "main": "src/index.py", "compatibility_date": "2026-01-01",
-  "durable_objects": {"bindings": [{"name": "LEDGER", "class_name": "Ledger"}]},
-  "migrations": [{"tag": "v1", "new_sqlite_classes": ["Ledger"]}]
-}
-"""
+KINDS = "ledger", "book"  # a plain class, and Django
 
 
 class Kill(unittest.TestCase):
     def setUp(self):
         self.folder = tempfile.mkdtemp(prefix="durabled-project-", dir="/tmp")
         self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
-        os.mkdir(os.path.join(self.folder, "src"))
-        for name, text in (("wrangler.jsonc", MANIFEST), ("src/index.py", MAIN)):
-            with open(os.path.join(self.folder, name), "w", encoding="utf-8") as file:
-                file.write(text)
+        self.project = copy_project(os.path.join(FIXTURES, "ledger"), self.folder)
 
-    def write(self, daemon, number, acknowledged, stop):
-        """Adds keys one after the other; keeps those whose answer came."""
-        chance, count, client = random.Random(number), 0, None
+    def write(self, daemon, number, asked, answered, stop):
+        """
+        Adds keys one after the other. What was not answered may be there or not; half of the time
+        the same key is sent until it is answered, and must then be there once.
+        """
+        chance, count, client, again = random.Random(number), 0, None, None
         while not stop.is_set():
-            name = f"object-{chance.randrange(OBJECTS)}"
-            key = f"{number:02}-{count:06}"
+            entry = again or (
+                f"{chance.choice(KINDS)}/object-{chance.randrange(OBJECTS)}",
+                f"{number:02}-{count:06}",
+            )
+            count += again is None
+            asked.append(entry)
             try:
                 client = client or daemon.client()
-                answer = client.get(f"/{name}/add/{key}")
-                if answer.status == 200 and answer.text == key:
-                    acknowledged.append((name, key))
-                count += 1
-            except Exception:
-                # Not answered: it may be there or not. The next key is another one.
-                client, count = None, count + 1
+                answer = client.get(f"/{entry[0]}/add/{entry[1]}")
+                if answer.status == 200 and answer.text == entry[1]:
+                    answered.append(entry)
+                    again = None
+                    continue
+            except (OSError, http.client.HTTPException):
+                client = None
                 time.sleep(0.02)
+            again = again or (entry if chance.random() < 0.5 else None)
 
     def kill_one(self, daemon, chance):
         victims = [worker["pid"] for worker in daemon.try_workers() if worker["pid"]]
@@ -88,20 +64,26 @@ class Kill(unittest.TestCase):
         else:
             os.kill(chance.choice(victims), signal.SIGKILL)
 
-    def check(self, daemon, acknowledged):
+    def check(self, daemon, asked, answered):
+        """All that was answered and nothing that was not asked for, once, and counted once."""
         client = daemon.client()
-        for number in range(OBJECTS):
-            name = f"object-{number}"
-            keys = client.get(f"/{name}/list/-").json()
-            self.assertEqual(len(keys), len(set(keys)))
-            missing = {key for owner, key in acknowledged if owner == name} - set(keys)
-            self.assertEqual(missing, set(), f"{name} lost what was answered")
+        for kind in KINDS:
+            for number in range(OBJECTS):
+                name = f"{kind}/object-{number}"
+                held = client.get(f"/{name}/list/-").json()
+                keys = set(held["keys"])
+                self.assertEqual(len(held["keys"]), len(keys), name)
+                self.assertEqual((held["total"], held["strange"]), (len(keys), 0), name)
+                lost = {key for owner, key in answered if owner == name} - keys
+                self.assertEqual(lost, set(), f"{name} lost what was answered")
+                odd = keys - {key for owner, key in asked if owner == name}
+                self.assertEqual(odd, set(), f"{name} has what nobody asked for")
 
     def test_what_was_answered_survives_kill_9_of_workers_and_supervisor(self):
-        chance, acknowledged, stop = random.Random(11), [], threading.Event()
-        with Service(self.folder, workers=2) as daemon:
+        chance, stop, asked, answered = random.Random(11), threading.Event(), [], []
+        with Service(self.project, workers=2) as daemon:
             threads = [
-                threading.Thread(target=self.write, args=(daemon, number, acknowledged, stop))
+                threading.Thread(target=self.write, args=(daemon, number, asked, answered, stop))
                 for number in range(WRITERS)
             ]
             for thread in threads:
@@ -113,8 +95,10 @@ class Kill(unittest.TestCase):
             for thread in threads:
                 thread.join()
             daemon.wait_ready()
-            self.assertGreater(len(acknowledged), KILLS)
-            self.check(daemon, acknowledged)
+            self.assertGreater(len(answered), KILLS)
+            self.assertEqual({name.partition("/")[0] for name, _ in answered}, set(KINDS))
+            self.check(daemon, asked, answered)
+            print(f"# {len(asked)} requests, {len(answered)} answered", flush=True)
             state = daemon.state
             self.assertEqual(daemon.stop(), 0)
             for folder, _, files in os.walk(os.path.join(state, "objects")):
