@@ -92,12 +92,39 @@ const char *content_get_schema(void)
                "INSERT INTO meta VALUES(1, 0)";
 }
 
+int content_prepare(sqlite3 *db, const char *sql, sqlite3_stmt **ret)
+{
+        for (sqlite3_stmt *kept = NULL; (kept = sqlite3_next_stmt(db, kept));)
+                if (strcmp(sqlite3_sql(kept), sql) == 0 && !sqlite3_stmt_busy(kept)) {
+                        *ret = kept;
+                        return SQLITE_OK;
+                }
+        return sqlite3_prepare_v3(db, sql, -1, SQLITE_PREPARE_PERSISTENT, ret, NULL);
+}
+
+int content_end(sqlite3_stmt *statement)
+{
+        int r = sqlite3_reset(statement);
+
+        sqlite3_clear_bindings(statement);
+        return r;
+}
+
+int content_close(sqlite3 *db)
+{
+        sqlite3_stmt *kept;
+
+        while ((kept = sqlite3_next_stmt(db, NULL)))
+                sqlite3_finalize(kept);
+        return sqlite3_close(db);
+}
+
 static int read_rows(sqlite3 *db, const char *sql, ContentRow *rows, size_t n)
 {
         sqlite3_stmt *statement;
         int r;
 
-        r = sqlite3_prepare_v2(db, sql, -1, &statement, NULL);
+        r = content_prepare(db, sql, &statement);
         if (r != SQLITE_OK)
                 return r;
         while ((r = sqlite3_step(statement)) == SQLITE_ROW) {
@@ -106,13 +133,13 @@ static int read_rows(sqlite3 *db, const char *sql, ContentRow *rows, size_t n)
                 size_t len = (size_t)sqlite3_column_bytes(statement, 2);
 
                 if (id < 0 || (size_t)id >= n || rows[id].k != -1) {
-                        sqlite3_finalize(statement);
+                        content_end(statement);
                         return SQLITE_CORRUPT;
                 }
                 rows[id].k = sqlite3_column_int64(statement, 1);
                 rows[id].hash = hash_bytes(len, blob, len);
         }
-        sqlite3_finalize(statement);
+        content_end(statement);
         return r == SQLITE_DONE ? SQLITE_OK : r;
 }
 
@@ -121,13 +148,13 @@ static int read_number(sqlite3 *db, const char *sql, int64_t *ret)
         sqlite3_stmt *statement;
         int r;
 
-        r = sqlite3_prepare_v2(db, sql, -1, &statement, NULL);
+        r = content_prepare(db, sql, &statement);
         if (r != SQLITE_OK)
                 return r;
         r = sqlite3_step(statement);
         if (r == SQLITE_ROW)
                 *ret = sqlite3_column_int64(statement, 0);
-        sqlite3_finalize(statement);
+        content_end(statement);
         return r == SQLITE_ROW ? SQLITE_OK : r == SQLITE_DONE ? SQLITE_EMPTY : r;
 }
 

@@ -28,6 +28,16 @@ typedef struct Content {
                                          */
 } Content;
 
+/*
+ * A statement, which its connection keeps for the next time, as guests do; sql is a constant. It is
+ * reset when it is given back.
+ */
+int content_prepare(sqlite3 *db, const char *sql, sqlite3_stmt **ret);
+/* SQLITE_OK, or why its last step failed. */
+int content_end(sqlite3_stmt *statement);
+/* With the statements that it kept. */
+int content_close(sqlite3 *db);
+
 void content_clear(Content *content);
 uint64_t content_hash(const Content *content);
 /* Says where they differ, for messages. */

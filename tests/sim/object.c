@@ -70,7 +70,7 @@ static void bring(Object *object)
         if (r == SQLITE_OK)
                 bytes = sqlite3_serialize(db, "main", &size, 0);
         dd_assert(bytes);
-        sqlite3_close(db);
+        content_close(db);
         r = make_folder_of(object);
         if (!r)
                 r = disk_open(disk, object->path, DISK_CREATE, &file);
@@ -137,7 +137,7 @@ static void close_db(Object *object, sqlite3 **db)
 
         if (!handle)
                 return;
-        r = sqlite3_close(handle);
+        r = content_close(handle);
         if (r != SQLITE_OK)
                 world_fail(
                         object->world, "object %u: close: %s", object->number, sqlite3_errstr(r));
@@ -200,14 +200,15 @@ static int open_db(Object *object, sqlite3 **ret)
                         world_fail(object->world, "object %u: its folder: %d", object->number, r);
                 return SQLITE_CANTOPEN;
         }
-        r = sqlite3_open_v2(object->path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL);
+        r = sqlite3_open_v2(object->path, &db,
+                SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL);
         if (r == SQLITE_OK)
                 r = configure(object, db);
         if (r != SQLITE_OK) {
                 judge(object, db, "open", r);
                 if (r == SQLITE_BUSY)
                         world_fail(object->world, "object %u: open: busy", object->number);
-                sqlite3_close(db);
+                content_close(db);
                 return r;
         }
         if (object->hoards)
@@ -288,7 +289,7 @@ static void abandon(Object *object, const Content *maybe)
 static void roll_back(Object *object, sqlite3 *db)
 {
         if (!sqlite3_get_autocommit(db) &&
-                judge(object, db, "rollback", txn_execute(db, "ROLLBACK")) != SQLITE_OK)
+                judge(object, db, "rollback", txn_step(db, "ROLLBACK")) != SQLITE_OK)
                 abandon(object, NULL);
         object->world->stats.rollbacks++;
 }
@@ -298,7 +299,7 @@ static void commit(Object *object, sqlite3 *db, const Content *content)
         World *world = object->world;
         int r;
 
-        r = judge(object, db, "commit", txn_execute(db, "COMMIT"));
+        r = judge(object, db, "commit", txn_step(db, "COMMIT"));
         if (r == SQLITE_OK) {
                 push_entry(object, content, store_object_lsn(world->store, object->path), true);
                 world_log(world, "object %u: commit %lld, lsn %llu", object->number,
@@ -315,7 +316,7 @@ static void commit(Object *object, sqlite3 *db, const Content *content)
                 (long long)content->counter, r);
         world->stats.failed_commits++;
         if (!sqlite3_get_autocommit(db))
-                txn_execute(db, "ROLLBACK");
+                txn_step(db, "ROLLBACK");
         abandon(object, content);
 }
 
@@ -331,7 +332,7 @@ static void transaction(Object *object)
         if (!db || !store_has_room(world->store))
                 return;
         r = judge(object, db, "begin",
-                txn_execute(db, rng_chance(rng, 700) ? "BEGIN IMMEDIATE" : "BEGIN"));
+                txn_step(db, rng_chance(rng, 700) ? "BEGIN IMMEDIATE" : "BEGIN"));
         if (r != SQLITE_OK)
                 return;
         r = judge(object, db, "change", txn_run(object, db, &content));
@@ -583,7 +584,7 @@ void object_verify_file(Object *object)
                 if (r != SQLITE_OK || strcmp(text, "ok") != 0)
                         world_fail(world, "object %u: the file alone: %s, %s", object->number,
                                 sqlite3_errmsg(db), text);
-                sqlite3_close(db);
+                content_close(db);
         }
         expect(object, "the file alone", &got, find_current(object));
 }

@@ -35,12 +35,39 @@ static void names_clear(SimNames *names)
         *names = (SimNames){ 0 };
 }
 
+/* Changes come and go by the million: what one no longer needs is the next one's. */
+static SimChange *spare;
+
+static SimChange *change_new(void)
+{
+        SimChange *change = spare;
+
+        if (!change)
+                return sim_allocate(NULL, sizeof *change);
+        spare = change->next;
+        return change;
+}
+
+static void change_free(SimChange *change)
+{
+        change->next = spare;
+        spare = change;
+}
+
+/* The first n stay. */
+static void changes_keep(SimNode *node, size_t n)
+{
+        while (node->n_changes > n)
+                change_free(node->changes[--node->n_changes]);
+}
+
 SimNode *sim_node_free(SimNode *node)
 {
         if (!node)
                 return NULL;
         names_clear(&node->names_now);
         names_clear(&node->names_safe);
+        changes_keep(node, 0);
         free(node->changes);
         free(node->now.data);
         free(node->safe.data);
@@ -109,7 +136,7 @@ static SimChange *change_add(SimNode *node, SimChangeKind kind, uint64_t at)
                 node->changes =
                         sim_allocate(node->changes, node->changes_room * sizeof *node->changes);
         }
-        change = &node->changes[node->n_changes++];
+        change = node->changes[node->n_changes++] = change_new();
         change->kind = kind;
         change->at = at;
         change->from = change->len = 0;
@@ -153,8 +180,8 @@ void sim_node_grow(SimNode *node, uint64_t size)
 void sim_node_sync(SimNode *node)
 {
         for (size_t i = 0; i < node->n_changes; i++)
-                change_apply(&node->changes[i], &node->safe);
-        node->n_changes = 0;
+                change_apply(node->changes[i], &node->safe);
+        changes_keep(node, 0);
 }
 
 /* A change that stays in the list must not bring back what a later truncation, now safe, cut. */
@@ -170,6 +197,19 @@ static bool survives_cut(SimChange *change, uint64_t size)
         return true;
 }
 
+/* Of the first n changes, those that are still more than what is safe. */
+static size_t cut_changes(SimChange **changes, size_t n, uint64_t size)
+{
+        size_t kept = 0;
+
+        for (size_t i = 0; i < n; i++)
+                if (survives_cut(changes[i], size))
+                        changes[kept++] = changes[i];
+                else
+                        change_free(changes[i]);
+        return kept;
+}
+
 void sim_node_sync_range(SimNode *node, uint64_t offset, size_t len)
 {
         uint64_t first = offset / SIM_SECTOR, last = (offset + len - 1) / SIM_SECTOR;
@@ -178,21 +218,17 @@ void sim_node_sync_range(SimNode *node, uint64_t offset, size_t len)
         if (len == 0)
                 return;
         for (size_t i = 0; i < node->n_changes; i++) {
-                SimChange *change = &node->changes[i];
+                SimChange *change = node->changes[i];
 
-                if (change->kind == SIM_CHANGE_SIZE) {
-                        size_t still = 0;
-
-                        for (size_t j = 0; j < kept; j++)
-                                if (survives_cut(&node->changes[j], change->at))
-                                        node->changes[still++] = node->changes[j];
-                        kept = still;
-                        change_apply(change, &node->safe);
-                } else if (change->kind == SIM_CHANGE_SECTOR && change->at >= first &&
-                           change->at <= last)
-                        change_apply(change, &node->safe);
-                else
-                        node->changes[kept++] = *change;
+                if (change->kind == SIM_CHANGE_SIZE)
+                        kept = cut_changes(node->changes, kept, change->at);
+                else if (change->kind != SIM_CHANGE_SECTOR || change->at < first ||
+                         change->at > last) {
+                        node->changes[kept++] = change;
+                        continue;
+                }
+                change_apply(change, &node->safe);
+                change_free(change);
         }
         node->n_changes = kept;
 }
@@ -201,8 +237,9 @@ void sim_node_lose_sync(SimNode *node, Rng *rng)
 {
         for (size_t i = 0; i < node->n_changes; i++)
                 if (rng_chance(rng, 500))
-                        change_apply(&node->changes[i], &node->safe);
-        node->n_changes = 0;
+                        change_apply(node->changes[i], &node->safe);
+        node->apart = true;
+        changes_keep(node, 0);
 }
 
 void sim_node_cut(SimNode *node, Rng *rng, SimLosses *losses)
@@ -213,7 +250,7 @@ void sim_node_cut(SimNode *node, Rng *rng, SimLosses *losses)
         size_t end = rng_chance(rng, 200) ? rng_below(rng, node->n_changes + 1) : SIZE_MAX;
 
         for (size_t i = 0; i < node->n_changes; i++) {
-                SimChange *change = &node->changes[i];
+                SimChange *change = node->changes[i];
                 bool keep = end != SIZE_MAX ? i < end : rng_chance(rng, rate);
 
                 if (keep && change->kind == SIM_CHANGE_SECTOR &&
@@ -227,8 +264,10 @@ void sim_node_cut(SimNode *node, Rng *rng, SimLosses *losses)
                 } else
                         losses->lost++;
         }
-        node->n_changes = 0;
-        bytes_copy(&node->now, &node->safe);
+        if (node->n_changes > 0 || node->apart)
+                bytes_copy(&node->now, &node->safe);
+        node->apart = false;
+        changes_keep(node, 0);
 }
 
 static size_t names_index(const SimNames *names, const char *name)

@@ -29,12 +29,14 @@ typedef enum SimChangeKind {
         SIM_CHANGE_GROW,   /* at least that long */
 } SimChangeKind;
 
-typedef struct SimChange {
+typedef struct SimChange SimChange;
+struct SimChange {
+        SimChange *next; /* while it is spare */
         SimChangeKind kind;
         uint64_t at; /* a sector's number, or a size */
         uint16_t from, len;
         unsigned char data[SIM_SECTOR];
-} SimChange;
+};
 
 typedef struct SimName {
         char *name;
@@ -54,8 +56,9 @@ struct SimNode {
         const void *lock_owner;
 
         SimBytes now, safe;
-        SimChange *changes;
+        SimChange **changes;
         size_t n_changes, changes_room;
+        bool apart; /* what is read and what is safe differ by more than the changes */
 
         SimNames names_now, names_safe;
 };

@@ -19,6 +19,32 @@ int txn_execute(sqlite3 *db, const char *format, ...)
         return sqlite3_exec(db, sql, NULL, NULL, NULL);
 }
 
+int txn_step(sqlite3 *db, const char *sql)
+{
+        sqlite3_stmt *statement;
+        int r = content_prepare(db, sql, &statement);
+
+        if (r != SQLITE_OK)
+                return r;
+        sqlite3_step(statement);
+        return content_end(statement);
+}
+
+/* The same with one number or two. */
+static int step_numbers(sqlite3 *db, const char *sql, int64_t a, int64_t b)
+{
+        sqlite3_stmt *statement;
+        int r = content_prepare(db, sql, &statement);
+
+        if (r != SQLITE_OK)
+                return r;
+        sqlite3_bind_int64(statement, 1, a);
+        if (sqlite3_bind_parameter_count(statement) > 1)
+                sqlite3_bind_int64(statement, 2, b);
+        sqlite3_step(statement);
+        return content_end(statement);
+}
+
 static int put(Object *object, sqlite3 *db, bool key, unsigned id, size_t len, ContentRow *row)
 {
         World *world = object->world;
@@ -30,9 +56,9 @@ static int put(Object *object, sqlite3 *db, bool key, unsigned id, size_t len, C
         char name[24];
         int r;
 
-        r = sqlite3_prepare_v2(db,
-                key ? "REPLACE INTO u VALUES(?1, ?2, ?3)" : "REPLACE INTO t VALUES(?1, ?2, ?3)", -1,
-                &statement, NULL);
+        r = content_prepare(db,
+                key ? "REPLACE INTO u VALUES(?1, ?2, ?3)" : "REPLACE INTO t VALUES(?1, ?2, ?3)",
+                &statement);
         if (r != SQLITE_OK)
                 return r;
         snprintf(name, sizeof name, "key%u", id);
@@ -43,7 +69,7 @@ static int put(Object *object, sqlite3 *db, bool key, unsigned id, size_t len, C
         sqlite3_bind_int64(statement, 2, k);
         sqlite3_bind_blob(statement, 3, blob, (int)len, SQLITE_STATIC);
         sqlite3_step(statement);
-        r = sqlite3_finalize(statement);
+        r = content_end(statement);
         if (r == SQLITE_OK)
                 *row = (ContentRow){ k, hash };
         return r;
@@ -73,7 +99,7 @@ static int delete_range(Object *object, sqlite3 *db, Content *content)
                 first + (unsigned)rng_below(rng, rng_chance(rng, 300) ? 96 : 6), CONTENT_ROWS - 1u);
         int r;
 
-        r = txn_execute(db, "DELETE FROM t WHERE id BETWEEN %u AND %u", first, last);
+        r = step_numbers(db, "DELETE FROM t WHERE id BETWEEN ?1 AND ?2", first, last);
         for (unsigned i = first; r == SQLITE_OK && i <= last; i++)
                 content->rows[i] = (ContentRow){ .k = -1 };
         return r;
@@ -86,8 +112,7 @@ static int update_range(Object *object, sqlite3 *db, Content *content)
         unsigned last = MIN(first + (unsigned)rng_below(rng, 20), CONTENT_ROWS - 1u);
         int r;
 
-        r = txn_execute(
-                db, "UPDATE t SET k = k + %d WHERE id BETWEEN %u AND %u", K_STEP, first, last);
+        r = step_numbers(db, "UPDATE t SET k = k + 1000 WHERE id BETWEEN ?1 AND ?2", first, last);
         for (unsigned i = first; r == SQLITE_OK && i <= last; i++)
                 if (content->rows[i].k != -1)
                         content->rows[i].k += K_STEP;
@@ -205,5 +230,5 @@ int txn_run(Object *object, sqlite3 *db, Content *content)
         if (r != SQLITE_OK)
                 return r;
         content->counter = object->next_counter++;
-        return txn_execute(db, "UPDATE meta SET k = %lld", (long long)content->counter);
+        return step_numbers(db, "UPDATE meta SET k = ?1", content->counter, 0);
 }

@@ -128,4 +128,6 @@ void object_verify_file(Object *object);
 
 /* txn.c: changes through a connection, in SQL and in the model. SQLITE_OK, or the first error. */
 int txn_run(Object *object, sqlite3 *db, Content *content);
+/* One statement without parameters, which the connection keeps. */
+int txn_step(sqlite3 *db, const char *sql);
 int txn_execute(sqlite3 *db, const char *format, ...) _printf_(2, 3);
