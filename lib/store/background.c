@@ -2,6 +2,7 @@
 #include "lib/store/store-private.h"
 
 #include <errno.h>
+#include <malloc.h>
 
 /*
  * What is done behind the commits, in steps: segments made ready, logs written to their files,
@@ -16,6 +17,7 @@
 #define CLOSED_MAX 1024u
 /* A step of a retirement writes one in so many objects. */
 #define WRITE_PART 64u
+#define TRIM_BYTES (UINT64_C(32) << 20)
 /* After something failed that may succeed later, such as a write without room. */
 #define RETRY_SECONDS 1
 
@@ -561,6 +563,19 @@ void store_set_draining(Store *store, bool draining)
         store_call_work(store);
 }
 
+/* Logs that ended left holes between what lives long, which malloc keeps; once much has come
+ * together it goes back. */
+static void give_memory_back(Store *store)
+{
+        uint64_t now = atomic_load(&store->wal_bytes);
+
+        store->wal_peak = MAX(store->wal_peak, now);
+        if (store->wal_peak - now < TRIM_BYTES)
+                return;
+        malloc_trim(0);
+        store->wal_peak = now;
+}
+
 /* Until there is work, or a while when something is to be tried again. */
 static bool wait_for_work(Store *store)
 {
@@ -569,6 +584,7 @@ static bool wait_for_work(Store *store)
         int r = 0;
 
         store->retry = false;
+        give_memory_back(store);
         clock_gettime(CLOCK_REALTIME, &until);
         until.tv_sec += RETRY_SECONDS;
         store_lock(store);
@@ -587,8 +603,10 @@ static void *run_background(void *data)
         bool go_on = true;
 
         while (go_on && !atomic_load(&store->failure)) {
-                int r = store_background_step(store);
+                int r;
 
+                store->wal_peak = MAX(store->wal_peak, atomic_load(&store->wal_bytes));
+                r = store_background_step(store);
                 if (r <= 0) {
                         go_on = wait_for_work(store);
                         continue;

@@ -24,6 +24,7 @@
 #define N_READERS 5
 #define MARK_UNUSED UINT32_MAX
 #define MAX_REGIONS 65536
+#define KEPT_OF_FIRST 4096
 
 enum { LOCK_WRITE = 0, LOCK_CKPT = 1, LOCK_RECOVER = 2, LOCK_READ = 3 };
 
@@ -108,6 +109,17 @@ void wal_index_set_backfilled(Node *node, uint32_t frame)
         store_word(node->regions[0] + AT_BACKFILL, frame);
 }
 
+/* The tables of frames, which SQLite clears before it fills them: their memory is not needed until
+ * then. The header's page stays. */
+static void give_back(Node *node)
+{
+        for (int i = 0; i < node->n_regions; i++) {
+                size_t keep = i ? 0 : KEPT_OF_FIRST;
+
+                madvise(node->regions[i] + keep, SHM_REGION_SIZE - keep, MADV_DONTNEED);
+        }
+}
+
 bool wal_index_restart(Node *node)
 {
         uint32_t words[HEADER_SIZE / 4];
@@ -135,6 +147,7 @@ bool wal_index_restart(Node *node)
         store_word(base + AT_READ_MARKS + 4, 0);
         for (int i = 2; i < N_READERS; i++)
                 store_word(base + AT_READ_MARKS + 4 * (ptrdiff_t)i, MARK_UNUSED);
+        give_back(node);
         return true;
 }
 

@@ -195,6 +195,7 @@ struct Store {
         /* The background's. */
         atomic_bool draining;
         uint64_t retire_round;
+        uint64_t wal_peak;             /* of wal_bytes, since memory was given back */
         bool no_segment_logged, retry; /* something failed that may succeed later */
         pthread_t background;
         bool has_background, stop_background;
