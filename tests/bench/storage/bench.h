@@ -99,4 +99,9 @@ void make_table(sqlite3 *db);
 
 /* The cases. */
 void case_commits(const Args *args);
+void case_files(const Args *args);
 void case_lone(const Args *args);
+void case_memory(const Args *args);
+void case_recover(const Args *args);
+void case_retire(const Args *args);
+void case_speed(const Args *args);

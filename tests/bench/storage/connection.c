@@ -50,10 +50,13 @@ int64_t ask_sql(sqlite3 *db, const char *sql)
         return value;
 }
 
+/* 32 rows that fill most of a page. */
 void make_table(sqlite3 *db)
 {
-        run_sql(db, "CREATE TABLE IF NOT EXISTS counters(id INTEGER PRIMARY KEY, n INTEGER);"
-                    "INSERT OR IGNORE INTO counters VALUES(1, 0)");
+        run_sql(db,
+                "CREATE TABLE IF NOT EXISTS counters(id INTEGER PRIMARY KEY, n INTEGER, t TEXT);"
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 32)"
+                "INSERT OR IGNORE INTO counters SELECT i, 0, hex(randomblob(45)) FROM n");
 }
 
 void connection_open(Connection *connection, const char *path, const char *vfs)
@@ -79,7 +82,7 @@ void connection_update(Connection *connection)
         if (!connection->update)
                 check_sql(connection->db,
                         sqlite3_prepare_v3(connection->db,
-                                "UPDATE counters SET n = n + 1 WHERE id = 1", -1,
+                                "UPDATE counters SET n = n + 1 WHERE id = 17", -1,
                                 SQLITE_PREPARE_PERSISTENT, &connection->update, NULL),
                         "prepare");
         check_sql(connection->db, sqlite3_step(connection->update), "update");

@@ -9,7 +9,12 @@ static const struct {
         void (*run)(const Args *args);
 } cases[] = {
         { "commits", case_commits },
+        { "files", case_files },
         { "lone", case_lone },
+        { "memory", case_memory },
+        { "recover", case_recover },
+        { "retire", case_retire },
+        { "speed", case_speed },
 };
 
 static void usage(void)
