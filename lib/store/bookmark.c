@@ -107,6 +107,39 @@ int store_get_bookmark(Store *store, const char *path, char ret[STORE_BOOKMARK_L
         return 0;
 }
 
+int history_flush(Store *store, uint64_t lsn)
+{
+        if (!pthread_equal(pthread_self(), store->loop_thread))
+                return store_sync(store, lsn);
+        store_loop_run(store);
+        return store_get_failure(store) ?: atomic_load(&store->flushed) < lsn ? -EDEADLK : 0;
+}
+
+int store_find_bookmark(
+        Store *store, const char *path, uint64_t time_ns, char ret[STORE_BOOKMARK_LEN + 1])
+{
+        const char *name = history_get_name(store, path);
+        Bookmark bookmark;
+        uint64_t lsn;
+        int r = -EAGAIN;
+
+        if (!name)
+                return -EINVAL;
+        if (time_ns >= disk_clock_realtime(store->disk))
+                return store_get_bookmark(store, path, ret);
+        lsn = history_get_lsn(store, path);
+        for (int i = 0; i < HISTORY_TRIES && r == -EAGAIN; i++) {
+                r = history_flush(store, lsn);
+                r = r ?: history_find_time(store, name, time_ns, lsn, &lsn);
+        }
+        if (r)
+                return r == -EAGAIN ? -EUCLEAN : r;
+        bookmark = bookmark_of(name, lsn);
+        bookmark.seconds = (uint32_t)(time_ns / NSEC_PER_SEC);
+        bookmark_format(&bookmark, ret);
+        return 0;
+}
+
 const char *store_history_error(int error)
 {
         switch (error) {

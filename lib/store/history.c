@@ -228,18 +228,33 @@ static int put_image(Restore *restore)
         return r ?: copy_all(restore, scratch, to);
 }
 
+/* The present, and from there back; -EAGAIN: once more. */
+static int find_moment(Restore *restore, const char *path)
+{
+        Image *image = &restore->image;
+        int r = image_load(image, path);
+
+        if (!restore->has_bookmark)
+                return r;
+        /* What is deleted now may have been there. */
+        if (r == -ENOENT)
+                r = 0;
+        r = r ?: history_flush(restore->store, store_object_lsn(restore->store, path));
+        return r ?: history_go_back(image, restore->name, restore->bookmark.lsn);
+}
+
 static int make_image(Restore *restore, const char *path)
 {
         Image *image = &restore->image;
         int r = image_init(image, restore->store, NULL);
 
-        r = r ?: image_load(image, path);
-        if (restore->has_bookmark) {
-                r = r == -ENOENT ? 0 : r;
-                r = r ?: history_go_back(image, restore->name, restore->bookmark.lsn);
-        }
         if (r)
                 return r;
+        r = -EAGAIN;
+        for (int i = 0; i < HISTORY_TRIES && r == -EAGAIN; i++)
+                r = find_moment(restore, path);
+        if (r)
+                return r == -EAGAIN ? -EUCLEAN : r;
         if (!image->exists)
                 return STORE_E_ABSENT;
         r = image_finish(image);

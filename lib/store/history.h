@@ -13,7 +13,11 @@
  * An Image belongs to one thread. Negative errno, STORE_E_* where noted.
  */
 
+#include "lib/store/archive-read.h"
 #include "lib/store/store-private.h"
+
+/* The journal may move on while it is read. */
+#define HISTORY_TRIES 5
 
 typedef struct Bookmark {
         uint64_t lsn;
@@ -31,6 +35,9 @@ void bookmark_format(const Bookmark *bookmark, char ret[STORE_BOOKMARK_LEN + 1])
 int bookmark_parse(const char *text, Bookmark *ret);
 /* The LSN up to which the object's commits make what it holds now. */
 uint64_t history_get_lsn(Store *store, const char *path);
+/* Waits until it is durable; where one thread does all it writes itself. -EDEADLK: the thread is
+ * the loop's, and others must write. */
+int history_flush(Store *store, uint64_t lsn);
 
 /* image.c */
 #define IMAGE_MAX (UINT64_C(64) << 20)
@@ -69,9 +76,67 @@ int image_set_size(Image *image, uint32_t n_pages);
  * name, and kept. STORE_E_CHANGED: it has no pages. */
 int image_finish(Image *image);
 
-/* undo.c */
-/* Takes an image of the present back to what the object's records up to lsn make. STORE_E_*. */
+/* undo.c: records taken back, newest first. */
+typedef struct Undo {
+        Store *store;
+        Image *image; /* as the records before `done` make it */
+        const char *name;
+        uint64_t target;    /* records up to it stay */
+        uint64_t done;      /* records from it on have been taken back, or are void */
+        uint64_t void_from; /* commits from it on are void; UINT64_MAX: none */
+        uint64_t n_commits;
+} Undo;
+
+/* Calls fn for each page as it was before a record with flag SPILL. */
+typedef int (*UndoPastFn)(const Record *record, ArchivePageFn fn, void *fn_data, void *data);
+
+/* STORE_E_CHANGED: the image is not what the record led to; STORE_E_PRUNED: the record does not say
+ * what was before; -EUCLEAN: it does not decode. */
+int undo_record(Undo *undo, const Record *record, UndoPastFn past, void *data);
+
+/* past.c: where the records are. */
+
+/* Takes an image of the present back to what the object's records up to lsn make. STORE_E_*.
+ * -EAGAIN: the journal moved on meanwhile: load the image and go back once more. */
 int history_go_back(Image *image, const char *name, uint64_t lsn);
+/* An LSN up to which the object's records are those that were sealed by that time, not above
+ * present. STORE_E_PRUNED; -EAGAIN as above. */
+int history_find_time(
+        Store *store, const char *name, uint64_t time, uint64_t present, uint64_t *ret);
+
+/* segment.c: the journal's live segments. */
+typedef struct LiveSegment {
+        uint64_t number;
+        unsigned slot;
+} LiveSegment;
+
+typedef struct LiveRecord {
+        size_t offset;
+        uint64_t time; /* when its batch was sealed */
+} LiveRecord;
+
+/* What a segment has of an object, in memory: at most a segment. */
+typedef struct SegmentRecords {
+        Store *store;
+        uint64_t first_lsn, last_lsn; /* of all its records; last < first: there is none */
+        uint64_t first_time;
+        Buf bytes;
+        LiveRecord *records;
+        size_t n, room;
+} SegmentRecords;
+
+/* Newest first; the caller frees *ret. */
+int segment_list(Store *store, LiveSegment **ret, size_t *ret_n);
+bool segment_is_live(Store *store, const LiveSegment *segment);
+/* The LSN of its first record; -ENOENT: it holds none. */
+int segment_read_first(Store *store, const LiveSegment *segment, uint64_t *ret);
+/* Its records up to LSN upto. */
+int segment_read(Store *store, const LiveSegment *segment, const char *name, uint64_t upto,
+        SegmentRecords *ret);
+void segment_records_done(SegmentRecords *records);
+void segment_get_record(const SegmentRecords *records, size_t index, Record *ret);
+/* An UndoPastFn; data is the Store. */
+int segment_read_past(const Record *record, ArchivePageFn fn, void *fn_data, void *data);
 
 /* vfs-scratch.c: plain files on the Store's disk for SQLite. */
 typedef struct ScratchFile {
@@ -81,6 +146,11 @@ typedef struct ScratchFile {
 
 bool vfs_is_scratch(Store *store, const char *path);
 int vfs_open_scratch(Store *store, const char *path, sqlite3_file *file);
+
+static inline void segment_records_done_p(SegmentRecords *records)
+{
+        segment_records_done(records);
+}
 
 static inline void image_done_p(Image *image)
 {

@@ -198,9 +198,9 @@ static int map_frames(Present *present)
 
                 if (r)
                         return r;
-                page_map_set(&present->frames, page, frame);
-                if (page_map_find(&present->frames, page) != frame)
+                if (!page_map_reserve(&present->frames, 1))
                         return -ENOMEM;
+                page_map_set(&present->frames, page, frame);
         }
         if (!present->is_known) {
                 present->page_size = n ? node->wal.page_size : node->page_size;
@@ -282,8 +282,10 @@ static int load_present(Image *image, Present *present)
 int image_load(Image *image, const char *path)
 {
         Present present = {};
-        int r = node_open(image->store, path, false, &present.node);
+        int r = image_clear(image, image->page_size);
 
+        image->exists = false;
+        r = r ?: node_open(image->store, path, false, &present.node);
         if (r)
                 return r;
         r = load_present(image, &present);

@@ -570,6 +570,8 @@ int journal_open(Store *store, const EpochFile *epoch)
         journal->last_segment = epoch->first_segment - 1;
         journal->low = journal->said_low = journal->durable_low = epoch->first_segment;
         journal->last_lsn = epoch->first_lsn - 1;
+        journal->first_lsn = epoch->first_lsn;
+        journal->last_before = epoch->last_before;
         /* There is no current segment yet. */
         journal->offset = journal->segment_size;
         atomic_store(&store->flushed, journal->last_lsn);

@@ -89,6 +89,7 @@ typedef struct Journal {
         uint64_t segment_size;
         uint64_t offset; /* in the current segment, where the next batch begins */
         uint64_t epoch, last_segment, last_batch, last_lsn;
+        uint64_t first_lsn, last_before; /* of the epoch; of the record before it, or 0 */
         /* The low-water mark: what it is to be, for batches that go up to this LSN or beyond; what
          * the last batch said; what is durable. */
         uint64_t low, low_lsn, said_low, durable_low;

@@ -203,9 +203,10 @@ bool store_was_refused(void);
  * store_sync()), connections that are open on the object see it as another's commit, and the
  * bookmark from just before undoes it.
  *
- * Any thread but the loop's, which must run meanwhile (where one thread does all, nothing may wait
- * to be flushed); the caller keeps others from writing to the object, and the destination, until
- * the call returns, as who holds its token does. They block on disks. Paths as in store_delete().
+ * Any thread but the loop's, which must run meanwhile (unless one thread does all, on a disk that
+ * has no loop of its own); the caller keeps others from writing to the object, and the destination,
+ * until the call returns, as who holds its token does. They block on disks. Paths as in
+ * store_delete().
  */
 
 #define STORE_BOOKMARK_LEN 59 /* without the NUL */
