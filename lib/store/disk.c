@@ -114,9 +114,41 @@ static int real_write(DiskFile *file, const void *data, size_t len, uint64_t off
         return 0;
 }
 
+/* A file is made with the same time of birth and of last change. */
+static int get_times(DiskFile *file, struct statx *ret)
+{
+        int r = statx(get_fd(file), "", AT_EMPTY_PATH, STATX_SIZE | STATX_MTIME | STATX_BTIME, ret);
+
+        if (r)
+                return -errno;
+        return ret->stx_mask & STATX_BTIME ? 0 : -ENODATA;
+}
+
+static int real_is_emptied(DiskFile *file, bool *ret)
+{
+        struct statx times;
+        int r = get_times(file, &times);
+
+        if (r)
+                return r == -ENODATA || r == -ENOSYS ? 0 : r;
+        *ret = times.stx_size == 0 && (times.stx_mtime.tv_sec != times.stx_btime.tv_sec ||
+                                              times.stx_mtime.tv_nsec != times.stx_btime.tv_nsec);
+        return 0;
+}
+
 static int real_truncate(DiskFile *file, uint64_t size)
 {
-        return ftruncate(get_fd(file), (off_t)size) ? -errno : 0;
+        struct statx times;
+
+        if (ftruncate(get_fd(file), (off_t)size))
+                return -errno;
+        if (size == 0 && !get_times(file, &times)) {
+                struct timespec birth = { times.stx_btime.tv_sec, times.stx_btime.tv_nsec };
+
+                /* Empty by right: as if it were new. Where it fails nothing is lost. */
+                (void)futimens(get_fd(file), (struct timespec[]){ birth, birth });
+        }
+        return 0;
 }
 
 static int real_sync(DiskFile *file)
@@ -317,6 +349,7 @@ static const DiskOps real_ops = {
         .sync = real_sync,
         .allocate = real_allocate,
         .get_size = real_get_size,
+        .is_emptied = real_is_emptied,
         .lock = real_lock,
         .submit = real_submit,
         .poll = real_poll,

@@ -90,6 +90,9 @@ struct DiskOps {
         /* Room for a range, which reads as zeros where nothing was written; grows the file. */
         int (*allocate)(DiskFile *file, uint64_t offset, uint64_t len);
         int (*get_size)(DiskFile *file, uint64_t *ret);
+        /* Whether the file is empty and once was not, other than by truncate() here. NULL, and
+         * false, where that cannot be told. */
+        int (*is_emptied)(DiskFile *file, bool *ret);
         /* An exclusive lock of a range against other processes and other handles, as F_OFD_SETLK;
          * -EAGAIN when somebody else holds it. */
         int (*lock)(DiskFile *file, uint64_t offset, uint64_t len);
@@ -163,6 +166,12 @@ static inline int disk_allocate(DiskFile *file, uint64_t offset, uint64_t len)
 static inline int disk_get_size(DiskFile *file, uint64_t *ret)
 {
         return file->disk->ops->get_size(file, ret);
+}
+
+static inline int disk_is_emptied(DiskFile *file, bool *ret)
+{
+        *ret = false;
+        return file->disk->ops->is_emptied ? file->disk->ops->is_emptied(file, ret) : 0;
 }
 
 static inline int disk_lock(DiskFile *file, uint64_t offset, uint64_t len)

@@ -122,6 +122,23 @@ static void node_begin_new(Node *node)
         node->size = NEW_PAGE_SIZE;
 }
 
+/* It would pass for a new object, and what was in it would be gone without a word. */
+static int refuse_emptied(Node *node)
+{
+        bool emptied;
+        int r = disk_is_emptied(node->file, &emptied);
+
+        if (!r && emptied) {
+                store_complain(node->store, node->path,
+                        "is empty, and was not emptied by this service: restore it, or remove it "
+                        "if the object is to begin anew");
+                r = -EUCLEAN;
+        }
+        if (r)
+                node->file = disk_close(node->file);
+        return r;
+}
+
 /* Opens and locks the file, and sees what is in it. */
 static int node_open_file(Node *node, bool create)
 {
@@ -140,6 +157,9 @@ static int node_open_file(Node *node, bool create)
         }
         if (node->size)
                 return read_page_size(node);
+        r = refuse_emptied(node);
+        if (r)
+                return r;
         /* Whose name that is, and whether it is durable, is not known: a creation that was never
          * acknowledged leaves an empty file. */
         node->entry_dirty = true;

@@ -186,6 +186,10 @@ struct Store {
         bool stuck;                        /* no room, and the background can make none */
         unsigned n_room_waiters, n_closed; /* n_closed: nodes that no handle needs */
         StoreStats stats;
+        struct {
+                uint32_t path; /* a hash of it */
+                uint64_t at;
+        } complaints[64];
         char failure_text[256];
 
         atomic_uint_least64_t flushed, captured, wal_bytes;
@@ -211,6 +215,9 @@ void store_let_go(Store *store);
 int store_new(const StoreOptions *options, Store **ret);
 void store_free(Store *store);
 void store_log(Store *store, int priority, const char *format, ...) _printf_(3, 4);
+/* An error of one object's file, in the log; of a file's many one in ten seconds. No lock of the
+ * store's may be held. */
+void store_complain(Store *store, const char *path, const char *format, ...) _printf_(3, 4);
 /* Invariant 6: from now on the store is of no use. */
 void store_fail(Store *store, int error, const char *format, ...) _printf_(3, 4);
 void store_fire_waiters(Store *store);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "lib/store/store-private.h"
 
+#include "lib/store/crc32c.h"
+
 #include <errno.h>
 #include <stdarg.h>
 
@@ -14,6 +16,7 @@
 #define WAL_TOTAL_DEFAULT (UINT64_C(64) << 20)
 #define SPILL_DEFAULT (UINT64_C(16) << 20)
 #define CHECKPOINT_DEFAULT 128
+#define COMPLAIN_NS (10 * UINT64_C(1000000000))
 
 #ifdef STORE_SABOTAGE
 unsigned store_sabotage;
@@ -30,6 +33,46 @@ void store_log(Store *store, int priority, const char *format, ...)
         vsnprintf(line, sizeof line, format, args);
         va_end(args);
         store->options.log(priority, line, store->options.data);
+}
+
+/* Whether a complaint about a file is to be told; of those that are known the oldest makes room. */
+static bool note_complaint(Store *store, const char *path)
+{
+        uint64_t now = disk_clock_monotonic(store->disk) | 1;
+        uint32_t hash = crc32c(0, path, strlen(path));
+        size_t at = 0;
+        bool is_known;
+
+        store_lock(store);
+        for (size_t i = 0; i < ELEMENTSOF(store->complaints); i++) {
+                if (store->complaints[i].path == hash) {
+                        at = i;
+                        break;
+                }
+                if (store->complaints[i].at < store->complaints[at].at)
+                        at = i;
+        }
+        is_known = store->complaints[at].at && store->complaints[at].path == hash &&
+                   now - store->complaints[at].at < COMPLAIN_NS;
+        if (!is_known) {
+                store->complaints[at].path = hash;
+                store->complaints[at].at = now;
+        }
+        store_unlock(store);
+        return !is_known;
+}
+
+void store_complain(Store *store, const char *path, const char *format, ...)
+{
+        char line[512];
+        va_list args;
+
+        if (!note_complaint(store, path))
+                return;
+        va_start(args, format);
+        vsnprintf(line, sizeof line, format, args);
+        va_end(args);
+        store_log(store, LOG_ERR, "%s: %s; other objects are not concerned", path, line);
 }
 
 void store_fail(Store *store, int error, const char *format, ...)

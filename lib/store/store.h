@@ -191,6 +191,8 @@ int store_set_current(Store *store, const char *path);
  * journal, since store_set_current(): what the thread's guest made of the error is not asked.
  */
 bool store_was_refused(void);
+/* The same for damage that SQLite met, and for errors of the disk. */
+bool store_was_broken(void);
 
 /*
  * History: bookmarks, restore, snapshot, export (bookmark.c, history.c, image.c, export.c)

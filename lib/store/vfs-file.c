@@ -50,8 +50,11 @@ static int main_read(sqlite3_file *base, void *data, int len, sqlite3_int64 offs
         node_lock(node);
         r = node_read(node, data, (size_t)len, (uint64_t)offset, &got);
         node_unlock(node);
-        if (r)
+        if (r) {
+                store_complain(node->store, node->path, "cannot be read at offset %lld: %s",
+                        (long long)offset, strerror(-r));
                 return vfs_map_error(r, SQLITE_IOERR_READ);
+        }
         memset((char *)data + got, 0, (size_t)len - got);
         show_wal_mode(data, (size_t)len, (uint64_t)offset);
         return got < (size_t)len ? SQLITE_IOERR_SHORT_READ : SQLITE_OK;

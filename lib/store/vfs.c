@@ -15,7 +15,9 @@
 
 static sqlite3_vfs *root;
 static _Thread_local char current[PATH_MAX_BYTES];
-static _Thread_local bool refused;
+static _Thread_local bool refused, broken;
+static _Thread_local int open_error; /* errno of the last open of an object's file */
+static Store *_Atomic log_store;     /* whose objects SQLite's complaints are about */
 static _Thread_local bool any_allowed;
 
 static Store *get_store(sqlite3_vfs *vfs)
@@ -42,13 +44,18 @@ int store_set_current(Store *store, const char *path)
         if (path && strlen(path) >= sizeof current)
                 return -ENAMETOOLONG;
         snprintf(current, sizeof current, "%s", path ? path : "");
-        refused = false;
+        refused = broken = false;
         return 0;
 }
 
 bool store_was_refused(void)
 {
         return refused;
+}
+
+bool store_was_broken(void)
+{
+        return broken;
 }
 
 int vfs_map_error(int error, int otherwise)
@@ -64,6 +71,7 @@ int vfs_map_error(int error, int otherwise)
                 refused = true;
                 return SQLITE_FULL;
         default:
+                broken = true;
                 return otherwise;
         }
 }
@@ -88,8 +96,11 @@ static int open_main(sqlite3_vfs *vfs, const char *path, DurableFile *file, int 
                 return SQLITE_CANTOPEN;
         }
         r = node_open_handle(store, path, flags & SQLITE_OPEN_CREATE, &node);
+        open_error = -r;
         if (r == -EAGAIN)
                 return SQLITE_BUSY;
+        if (r && r != -ENOSPC && r != -ENOMEM && r != -ENOENT)
+                store_complain(store, path, "cannot be opened: %s", strerror(-r));
         if (r)
                 return vfs_map_error(r, SQLITE_CANTOPEN);
         *file = (DurableFile){ .base.pMethods = &durable_main_methods, .node = node };
@@ -118,6 +129,7 @@ static int durable_open(
         bool is_scratch = vfs_is_scratch(get_store(vfs), path);
         int rc;
 
+        open_error = 0;
         if (!is_scratch && !is_ours(vfs, path))
                 return root->xOpen(root, path, file, flags, ret_flags);
         file->pMethods = NULL;
@@ -218,7 +230,7 @@ static int durable_time_days(sqlite3_vfs *vfs, double *ret)
 
 static int durable_last_error(sqlite3_vfs *vfs, int n, char *out)
 {
-        return root->xGetLastError(root, n, out);
+        return open_error ?: root->xGetLastError(root, n, out);
 }
 
 static sqlite3_vfs durable_vfs = {
@@ -263,6 +275,18 @@ static int guard(sqlite3 *db, char **ret_error, const struct sqlite3_api_routine
         return SQLITE_OK;
 }
 
+/* SQLite tells of damage by this alone where a guest keeps the error to itself. */
+static void on_sqlite_log(void *data, int code, const char *message)
+{
+        Store *store = atomic_load(&log_store);
+
+        if (!store || !current[0] ||
+                ((code & 0xff) != SQLITE_CORRUPT && (code & 0xff) != SQLITE_NOTADB))
+                return;
+        broken = true;
+        store_complain(store, current, "is damaged, an event of the object fails: %s", message);
+}
+
 int vfs_register(Store *store)
 {
         int rc;
@@ -270,6 +294,8 @@ int vfs_register(Store *store)
         /* Many connections that do little each: no pages in advance, of which SQLite takes 20 at a
          * time else. Of no effect when SQLite is in use already. */
         sqlite3_config(SQLITE_CONFIG_PAGECACHE, NULL, 0, 0);
+        /* The same. */
+        (void)sqlite3_config(SQLITE_CONFIG_LOG, on_sqlite_log, NULL);
         rc = sqlite3_initialize();
         if (rc == SQLITE_OK)
                 root = sqlite3_vfs_find("unix");
@@ -285,6 +311,7 @@ int vfs_register(Store *store)
                 vfs_unregister();
                 return -ENOMEM;
         }
+        atomic_store(&log_store, store);
         /* What is drawn from now on comes from this store's disk. */
         sqlite3_randomness(0, NULL);
         return 0;
@@ -292,6 +319,7 @@ int vfs_register(Store *store)
 
 void vfs_unregister(void)
 {
+        atomic_store(&log_store, NULL);
         sqlite3_cancel_auto_extension((void (*)(void))guard);
         sqlite3_vfs_unregister(&durable_vfs);
         sqlite3_randomness(0, NULL);

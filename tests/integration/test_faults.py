@@ -6,9 +6,11 @@ needs one is skipped.
 """
 
 import fcntl
+import json
 import os
 import shutil
 import signal
+import sqlite3
 import struct
 import subprocess
 import tempfile
@@ -16,7 +18,7 @@ import threading
 import time
 import unittest
 
-from daemon import FIXTURES, Service, copy_project
+from daemon import DURABLECTL, FIXTURES, Service, copy_project
 
 MAIN = '''
 import os, re, sqlite3, threading, time
@@ -335,7 +337,6 @@ class BrokenDisk(FaultCase):
                 kept.append(f"k{number}")
             daemon.wait_output("they stay in the journal: Input/output error")
             self.assertEqual(client.get("/raw/two/add/k/10").status, 500)
-            print(daemon.read_output())
             os.kill(daemon.all_workers()[0]["pid"], signal.SIGKILL)
             daemon.wait_output("journal/faults/0': Input/output error")
             image.mount_again()
@@ -345,6 +346,81 @@ class BrokenDisk(FaultCase):
             self.assertEqual(client.get("/raw/one/check").text, "ok")
             self.assertEqual(client.get("/raw/two/add/k/10").status, 200)
             client.close()
+
+
+class Damage(FaultCase):
+    """Files of single objects that are no longer what they were."""
+
+    def file_of(self, daemon, name):
+        command = [DURABLECTL, "objects", "address", "faults", "Ledger", name, "--json"]
+        shown = subprocess.run(command + ["--socket", daemon.socket], capture_output=True,
+                               check=True, text=True).stdout
+        object_id = json.loads(shown)["id"]
+        return os.path.join(daemon.data, "objects", "faults-Ledger", object_id[:2],
+                            object_id + ".sqlite")
+
+    def test_a_damaged_file_is_500_for_its_object_alone_until_it_is_put_right(self):
+        def garble(path, begin, end):
+            with open(path, "r+b") as file:
+                file.seek(begin)
+                file.write(os.urandom(end - begin))
+
+        def replace(path, data):
+            os.unlink(path)
+            with open(path, "wb") as file:
+                file.write(data)
+
+        def make_folder(path):
+            os.unlink(path)
+            os.mkdir(path)
+
+        faults = {
+            "header": lambda path: garble(path, 0, 100),
+            "pages": lambda path: garble(path, 4096, os.path.getsize(path)),
+            "text": lambda path: replace(path, b"this is no database\n" * 500),
+            "emptied": lambda path: os.truncate(path, 0),
+            "folder": make_folder,
+            "locked": lambda path: subprocess.run(["chattr", "+i", path], check=True),
+        }
+        image = self.image()
+        daemon = self.service(image.path)
+        with daemon:
+            client = daemon.client()
+            for name in [*faults, "sound"]:
+                self.assertEqual(client.get(f"/raw/{name}/add/k/20000").status, 200)
+            files = {name: self.file_of(daemon, name) for name in faults}
+            client.close()
+            self.assertEqual(daemon.stop(), 0)
+            daemon.start()
+            # The journal has nothing for them any more.
+            for name, path in files.items():
+                shutil.copyfile(path, os.path.join(self.folder, name))
+                faults[name](path)
+            self.addCleanup(subprocess.run, ["chattr", "-i", files["locked"]], capture_output=True)
+            client = daemon.client()
+            for _ in range(5):
+                for name in faults:
+                    answer = client.get(f"/raw/{name}/list")
+                    self.assertEqual(answer.status, 500, (name, answer.text))
+                self.assertEqual(client.get("/raw/sound/list").json(), ["k"])
+            errors = [line for line in daemon.read_output().splitlines() if "error: " in line]
+            for name, path in files.items():
+                found = [line for line in errors if path in line]
+                self.assertEqual(len(found), 1, (name, errors))
+            # Without a restart: as it was, and as if it had never been.
+            for name, path in files.items():
+                if name == "folder":
+                    os.rmdir(path)
+                subprocess.run(["chattr", "-i", path], capture_output=True)
+                shutil.copyfile(os.path.join(self.folder, name), path + ".new")
+                os.rename(path + ".new", path)
+                self.assertEqual(client.get(f"/raw/{name}/list").json(), ["k"], name)
+                self.assertEqual(client.get(f"/raw/{name}/add/l/10").status, 200)
+            client.close()
+            self.assertEqual(daemon.stop(), 0)
+            for path in files.values():
+                found = sqlite3.connect(path).execute("SELECT count(*) FROM entry").fetchone()
+                self.assertEqual(found, (2,))
 
 
 class FullDisk(FaultCase):

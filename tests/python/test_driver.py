@@ -54,6 +54,13 @@ class Thing(DurableObject):
             waiter.set_result("told")
         return Response(str(len(self.waiters)))
 
+    async def count(self, request):
+        self.n = getattr(self, "n", 0) + 1
+        return Response(str(self.n))
+
+    async def sorry(self, request):
+        return Response("sorry", status=500)
+
     async def boom(self, request):
         raise ValueError("the object's own")
 
@@ -294,6 +301,24 @@ class Driver(unittest.TestCase):
         self.assertEqual(self.text("tell", obj=obj), "1")
         self.host.run(waiting)
         self.assertEqual(waiting.content, b"told")
+
+    def test_an_object_whose_storage_failed_begins_anew_from_disk(self):
+        import _durabled
+
+        obj = self.host.named("broken")
+        self.addCleanup(setattr, _durabled, "breaking", False)
+        self.assertEqual(self.text("count", obj=obj), "1")
+        self.assertEqual(self.get("sorry", obj=obj).status, 500)
+        self.assertEqual(self.text("count", obj=obj), "2", "an error of the app is no reason")
+        _durabled.breaking = True
+        self.assertEqual(self.text("count", obj=obj), "3", "nor is one that it coped with")
+        self.assertEqual(self.get("sorry", obj=obj).status, 500)
+        _durabled.breaking = False
+        self.assertEqual(self.text("count", obj=obj), "1")
+        _durabled.breaking = True
+        self.assertEqual(self.get("boom", obj=obj).status, 500)
+        _durabled.breaking = False
+        self.assertEqual(self.text("count", obj=obj), "1")
 
     def test_an_error_has_its_traceback_in_development(self):
         event = self.get("raises")

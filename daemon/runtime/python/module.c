@@ -149,6 +149,25 @@ static PyObject *module_id_check(PyObject *module, PyObject *args)
 
 /* Others */
 
+/* Why a database file cannot be opened, for people. */
+static const char *open_words(int error)
+{
+        switch (error) {
+        case EUCLEAN:
+                return "it is damaged, no database, or that of an object of another name";
+        case EISDIR:
+                return "it is a folder";
+        case EBUSY:
+        case EAGAIN:
+                return "another program has it open";
+        case ENOSPC:
+        case EDQUOT:
+                return "the disk is full";
+        default:
+                return strerror(error);
+        }
+}
+
 static PyObject *module_open_object(PyObject *module, PyObject *args)
 {
         PyThreadState *thread_state;
@@ -167,7 +186,7 @@ static PyObject *module_open_object(PyObject *module, PyObject *args)
                 db_close(db);
         else
                 snprintf(words, sizeof words, "The object's database cannot be opened: %s",
-                        strerror(r < 0 ? -r : EIO));
+                        open_words(r < 0 ? -r : EIO));
         runner_unpause(thread_state);
         if (r) {
                 _cleanup_(py_decref_p) PyObject *value =
@@ -209,6 +228,11 @@ static PyObject *module_sync(PyObject *module, PyObject *args)
 static PyObject *module_refused(PyObject *module, PyObject *args)
 {
         return PyBool_FromLong(store_was_refused());
+}
+
+static PyObject *module_broken(PyObject *module, PyObject *args)
+{
+        return PyBool_FromLong(store_was_broken());
 }
 
 static PyObject *module_log(PyObject *module, PyObject *args)
@@ -271,6 +295,8 @@ static PyMethodDef module_methods[] = {
         { "sync", module_sync, METH_VARARGS, "sync(path): its commits are durable at return" },
         { "refused", module_refused, METH_NOARGS,
                 "refused(): a write of this step had no room, whatever became of the error" },
+        { "broken", module_broken, METH_NOARGS,
+                "broken(): this step met damage or an error of the disk, whatever became of it" },
         { "log", module_log, METH_VARARGS, "log(level, object, text)" },
         { "blocking", module_blocking, METH_NOARGS, "with blocking(): others run meanwhile" },
         { "stats", module_stats, METH_NOARGS, "A dict of counters." },

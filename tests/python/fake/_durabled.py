@@ -24,11 +24,15 @@ logged: list = []
 RESPONSE_MAX = 1 << 20
 
 
-refusing = False
+refusing = breaking = False
 
 
 def refused():
     return refusing
+
+
+def broken():
+    return breaking
 
 
 def log(level, obj, text):

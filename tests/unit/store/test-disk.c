@@ -2,9 +2,12 @@
 #include "tests/unit/store/disk-memory.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <setjmp.h>
 
@@ -99,6 +102,38 @@ static void the_real_disk_does_what_a_disk_does(void **state)
         assert_int_equal(rmdir(folder), 0);
 }
 
+static void a_file_that_others_empty_is_told_from_one_that_is_new(void **state)
+{
+        char folder[] = "/tmp/durabled-disk-XXXXXX", path[64];
+        Disk *disk = disk_real();
+        struct statx times;
+        DiskFile *file;
+        bool emptied;
+
+        assert_non_null(mkdtemp(folder));
+        snprintf(path, sizeof path, "%s/a", folder);
+        assert_int_equal(disk_open(disk, path, DISK_CREATE, &file), 0);
+        assert_int_equal(disk_is_emptied(file, &emptied), 0);
+        assert_false(emptied);
+        assert_int_equal(disk_write(file, "one", 3, 0, 0), 0);
+        assert_int_equal(disk_is_emptied(file, &emptied), 0);
+        assert_false(emptied);
+        /* A disk's own truncate() is no fault. */
+        assert_int_equal(disk_truncate(file, 0), 0);
+        assert_int_equal(disk_is_emptied(file, &emptied), 0);
+        assert_false(emptied);
+        assert_int_equal(disk_write(file, "one", 3, 0, 0), 0);
+        usleep(20000);
+        assert_int_equal(truncate(path, 0), 0);
+        assert_int_equal(disk_is_emptied(file, &emptied), 0);
+        assert_int_equal(statx(AT_FDCWD, path, 0, STATX_BTIME, &times), 0);
+        /* Where the file system keeps no time of birth it cannot be told. */
+        assert_int_equal(emptied, (times.stx_mask & STATX_BTIME) != 0);
+        disk_close(file);
+        assert_int_equal(unlink(path), 0);
+        assert_int_equal(rmdir(folder), 0);
+}
+
 static void the_disk_in_memory_does_what_a_disk_does(void **state)
 {
         _cleanup_(memory_disk_free_p) MemoryDisk *memory = memory_disk_new(1);
@@ -155,6 +190,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(the_real_disk_does_what_a_disk_does),
+                cmocka_unit_test(a_file_that_others_empty_is_told_from_one_that_is_new),
                 cmocka_unit_test(the_disk_in_memory_does_what_a_disk_does),
                 cmocka_unit_test(a_crash_keeps_what_was_synced_alone),
                 cmocka_unit_test(a_cut_write_is_half_done_and_the_last),

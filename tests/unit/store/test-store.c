@@ -486,6 +486,42 @@ static void enospc_at_each_call_is_never_a_false_success(void **state)
         fail_each_call(ENOSPC, true);
 }
 
+static void damage_is_told_once_with_the_files_name(void **state)
+{
+        sqlite3 *db = world_connect(&world, "aa01");
+        char *first;
+        DiskFile *file;
+
+        run(db, "CREATE TABLE t(a)");
+        disconnect(db);
+        world_settle(&world);
+        store_set_draining(world.store, true);
+        world_settle(&world);
+        world_crash(&world, CRASH_KEEP);
+        assert_int_equal(disk_open(world.disk, object_path("aa01"), 0, &file), 0);
+        assert_int_equal(disk_write(file, "garbled garbled garbled", 20, 0, 0), 0);
+        disk_close(file);
+        store_set_current(world.store, object_path("aa01"));
+        assert_false(store_was_broken());
+        for (int i = 0; i < 3; i++) {
+                db = NULL;
+                assert_int_equal(sqlite3_open(object_path("aa01"), &db), SQLITE_OK);
+                assert_int_equal(try_run(db, "SELECT * FROM t"), SQLITE_NOTADB);
+                assert_int_equal(sqlite3_close(db), SQLITE_OK);
+        }
+        assert_true(store_was_broken());
+        assert_false(store_was_refused());
+        first = strstr(world.log, "aa01.sqlite: is damaged, an event of the object fails");
+        assert_non_null(first);
+        assert_null(strstr(first + 1, "aa01.sqlite: is damaged"));
+        store_set_current(world.store, object_path("aa02"));
+        assert_false(store_was_broken());
+        db = world_connect(&world, "aa02");
+        run(db, "CREATE TABLE t(a)");
+        disconnect(db);
+        store_set_current(world.store, NULL);
+}
+
 static void a_connection_that_is_left_open_can_do_nothing_after_the_end(void **state)
 {
         const char *path = object_path("aa01");
@@ -733,6 +769,7 @@ int main(void)
                 TEST(a_commit_given_up_after_its_capture_is_cancelled),
                 TEST(eio_at_each_call_is_never_a_false_success),
                 TEST(enospc_at_each_call_is_never_a_false_success),
+                TEST(damage_is_told_once_with_the_files_name),
                 TEST(a_connection_that_is_left_open_can_do_nothing_after_the_end),
                 TEST(a_full_disk_stops_writes_alone_and_ends_by_itself),
                 TEST(threads_commit_while_the_background_works),

@@ -13,7 +13,7 @@ from asyncio import CancelledError
 import _durabled
 
 from . import current
-from .current import StubError
+from .current import StorageError, StubError
 from .http import HeaderList, ResponseData
 from .output import ERROR, WARNING
 
@@ -33,9 +33,8 @@ _NO_ROOM = (
     "There is no room on the server's disk for what this request writes. Reading goes on; writing "
     "will, too, as soon as there is room again."
 )
-NO_ROOM_SECONDS = 10.0
-_no_room_until = 0.0
-_no_room_count = 0
+SELDOM_SECONDS = 10.0
+SELDOM_KEYS_MAX = 1000
 
 
 def wants_html(event) -> bool:
@@ -68,13 +67,21 @@ def log_error(run, error: BaseException, where: str) -> None:
 
 def is_full(error: BaseException | None) -> bool:
     """Was it want of room on a disk that raised this, or what it came of?"""
+
+    def tells(each):
+        if isinstance(each, OSError) and each.errno in _FULL_ERRORS:
+            return True
+        return "database or disk is full" in str(each)
+
+    return _any_of_chain(error, tells)
+
+
+def _any_of_chain(error: BaseException | None, tells) -> bool:
     seen: set = set()
     while error is not None and id(error) not in seen:
+        if tells(error):
+            return True
         seen.add(id(error))
-        if isinstance(error, OSError) and error.errno in _FULL_ERRORS:
-            return True
-        if "database or disk is full" in str(error):
-            return True
         error = error.__cause__ or error.__context__
     return False
 
@@ -91,22 +98,56 @@ def no_room_data(run) -> ResponseData:
     return ResponseData(status, HeaderList.trusted(headers), body)
 
 
+class Seldom:
+    """Of lines that every request may cause one a while is logged, for each key."""
+
+    def __init__(self):
+        self._seen: dict = {}
+
+    def more(self, key) -> str | None:
+        """What to add to the line; None: it is not to be logged."""
+        now = time.monotonic()
+        until, count = self._seen.get(key, (0.0, 0))
+        if now < until:
+            self._seen[key] = until, count + 1
+            return None
+        if len(self._seen) >= SELDOM_KEYS_MAX:
+            self._seen.clear()
+        self._seen[key] = now + SELDOM_SECONDS, 0
+        return f", as did {count} others since the last such line" if count else ""
+
+
+_no_room_lines = Seldom()
+_broken_lines = Seldom()
+
+
 def _say_no_room(run) -> None:
-    """One line a while: with a full disk every write comes here."""
-    global _no_room_until, _no_room_count
-    now = time.monotonic()
-    if now < _no_room_until:
-        _no_room_count += 1
-        return
-    more = f", as had {_no_room_count} others since the last such line" if _no_room_count else ""
-    _no_room_until, _no_room_count = now + NO_ROOM_SECONDS, 0
+    event, more = run.event, _no_room_lines.more(None)
+    if more is not None:
+        _durabled.log(
+            ERROR,
+            run.object,
+            f"{event.method} {event.path} found no room to write{more}: the disk is full, such "
+            f"requests are answered with 507 (request {event.id})",
+        )
+
+
+def _log_failure(run, error: BaseException) -> None:
+    """What is the storage's fault, the store has told, with the file's name."""
     event = run.event
-    _durabled.log(
-        ERROR,
-        run.object,
-        f"{event.method} {event.path} had no room to write and is answered with 507{more}: the "
-        f"disk is full (request {event.id})",
-    )
+    if run.broken:
+        return
+    if not isinstance(error, StorageError):
+        log_error(run, error, f"{event.method} {event.path}")
+        return
+    more = _broken_lines.more(run.object.id)
+    if more is not None:
+        _durabled.log(
+            ERROR,
+            run.object,
+            f"{event.method} {event.path} failed{more}: {error}; other objects are not concerned "
+            f"(request {event.id})",
+        )
 
 
 def failure(run, error: BaseException) -> None:
@@ -117,7 +158,7 @@ def failure(run, error: BaseException) -> None:
         return
     full = run.was_refused() or is_full(error)
     if not full:
-        log_error(run, error, f"{event.method} {event.path}")
+        _log_failure(run, error)
     if run.answered:
         if full:
             _say_no_room(run)

@@ -13,7 +13,7 @@ from typing import Any, Callable
 import _durabled
 
 from . import current, django, gate, imports, management, output, reactor
-from .current import App, AppError
+from .current import App, AppError, StorageError
 from .http import RequestData, ResponseData
 
 GC_THRESHOLD = 10_000
@@ -151,8 +151,11 @@ def _first_event(app: App, obj, request) -> Any:
     import workers
 
     if not obj.data.get("durabled.open"):
-        # The file and its folders, with the host's table: an OSError here is this event's alone.
-        _durabled.open_object(obj.path, obj.name)
+        # The file and its folders, with the host's table: what fails here is this event's alone.
+        try:
+            _durabled.open_object(obj.path, obj.name)
+        except OSError as error:
+            raise StorageError(f"{error.strerror} ({error.filename})") from error
         obj.data["durabled.open"] = True
     kind = app.types[obj.class_index]
     # Kept at once: what the constructor starts must see the object as it will be.
@@ -205,14 +208,26 @@ def response_data(result: Any) -> ResponseData:
     )
 
 
+def reopen(obj) -> None:
+    """After an error of its storage: what it has in memory may not be what is on disk."""
+    with current.as_object(obj):
+        _close_storage(obj)
+        obj.data.pop("durabled.open", None)
+
+
+def _close_storage(obj) -> None:
+    obj.instance = None
+    django.close_object(obj)
+    obj.data.pop(django.CONNECTIONS, None)
+    connection = obj.data.pop("durabled.sql", None)
+    if connection is not None:
+        connection.close()
+
+
 def evict(obj) -> None:
     """Closes everything of the object."""
     with current.as_object(obj):
-        obj.instance = None
-        django.close_object(obj)
-        connection = obj.data.pop("durabled.sql", None)
-        if connection is not None:
-            connection.close()
+        _close_storage(obj)
         loop = obj.data.pop("durabled.loop", None)
         if loop is not None:
             loop.shut()

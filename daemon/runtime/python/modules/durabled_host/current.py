@@ -41,6 +41,10 @@ class StubError(Exception):
         self.remote = False
 
 
+class StorageError(Exception):
+    """The object's database file cannot be opened; the message names it and says why."""
+
+
 class AppError(Exception):
     """The app cannot be loaded; the message is for its author."""
 

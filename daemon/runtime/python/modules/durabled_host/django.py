@@ -12,7 +12,6 @@ import itertools
 import logging
 import sys
 import threading
-import time
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -211,19 +210,14 @@ def _patch_signals(module) -> None:
     logging.getLogger("django.request").addFilter(_few_of_want_of_room)
 
 
-_quiet_until = 0.0
+_full_lines = answers.Seldom()
 
 
 def _few_of_want_of_room(record) -> bool:
     """Of a full disk's tracebacks one in a while: every write has one."""
-    global _quiet_until
     if not record.exc_info or not answers.is_full(record.exc_info[1]):
         return True
-    now = time.monotonic()
-    if now < _quiet_until:
-        return False
-    _quiet_until = now + answers.NO_ROOM_SECONDS
-    return True
+    return _full_lines.more(None) is not None
 
 
 PATCHES = {

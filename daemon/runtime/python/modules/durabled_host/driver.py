@@ -117,6 +117,7 @@ class Run:
         "cancelled",
         "began",
         "full",
+        "broken",
     )
 
     def __init__(self, event):
@@ -134,6 +135,7 @@ class Run:
         self.cancelled = False
         self.began = False
         self.full = False
+        self.broken = False
 
     def execute(self, step) -> bool:
         """One step under the object's token. True: the event is over."""
@@ -149,6 +151,7 @@ class Run:
                 obj.data[THREAD] = None
         if not over:
             self.full = self.was_refused()
+            self.broken = self.was_broken()
         else:
             self._leave()
         output.flush()
@@ -157,6 +160,10 @@ class Run:
     def was_refused(self) -> bool:
         """Had a write of this event no room, whatever the guest made of the error?"""
         return self.full or (self.object is not None and _durabled.refused())
+
+    def was_broken(self) -> bool:
+        """The same for damage, and for errors of the disk."""
+        return self.broken or (self.object is not None and _durabled.broken())
 
     # Steps
 
@@ -220,10 +227,8 @@ class Run:
     # Answers
 
     def _answer(self, data: ResponseData) -> bool:
-        if data.status == 500 and self.was_refused():
-            # A framework's own page for an error that it does not know: we do.
-            data.close()
-            data = answers.no_room_data(self)
+        if data.status >= 500 and self.object is not None:
+            data = self._judge(data)
         self.data = data
         if data.unchanged_call:
             call, data.call = data.call, None
@@ -241,6 +246,16 @@ class Run:
         self.event.start(data.status, headers, length)
         self.stream, data.stream = data.stream, None
         return self._pump()
+
+    def _judge(self, data: ResponseData) -> ResponseData:
+        """An error of the app: was it the storage's?"""
+        full = self.was_refused()
+        self.broken = full or self.was_broken()
+        if data.status != 500 or not full:
+            return data
+        # A framework's own page for an error that it does not know: we do.
+        data.close()
+        return answers.no_room_data(self)
 
     def _collect_first(self, data: ResponseData) -> bool:
         """Another object's response with other headers: its body is needed here after all."""
@@ -301,6 +316,7 @@ class Run:
         if self.task is not None and self.task.done() and not self.task.cancelled():
             self.task.exception()  # it is answered here: asyncio has nothing to report
         self._check_object()
+        self.broken = self.was_refused() or self.was_broken()
         self.context.run(answers.failure, self, error)
         self.answered = True
         return True
@@ -316,6 +332,8 @@ class Run:
     def _leave(self) -> None:
         self.over = True
         self.event.state = None
+        if self.broken:
+            app.reopen(self.object)
         loop, self.loop = self.loop, None
         if loop is None:
             return
