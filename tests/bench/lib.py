@@ -174,6 +174,9 @@ def left_out(bench, case, why):
 
 def print_row(row, file):
     name = f"{row['bench']}/{row['case']}"
+    if "ratio" not in row:
+        print(f"{name:<34} {row['value']:>10.1f} {row['unit']}", file=file)
+        return
     print(
         f"{name:<34} {row['value']:>10.0f} {row['against_value']:>10.0f}"
         f" {row['ratio']:>7.2f} ({row['ratio_min']:.2f}-{row['ratio_max']:.2f})"
@@ -181,6 +184,6 @@ def print_row(row, file):
 
 
 def print_table(rows):
-    print(f"{'case':<34} {'durabled/s':>10} {'peer/s':>10} {'ratio':>7} (min-max)    peer")
+    print(f"{'case':<34} {'durabled':>10} {'peer':>10} {'ratio':>7} (min-max)    peer")
     for row in rows:
         print_row(row, sys.stdout)

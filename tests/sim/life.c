@@ -363,14 +363,16 @@ static void drain(World *world)
 
 static void end_life(World *world)
 {
+        List *link;
+
         for (unsigned i = 0; i < world->n_objects; i++)
                 object_close(&world->objects[i]);
         if (!world_excuses(world) && rng_chance(&world->rng, 200))
                 drain(world);
         sim_disk_cut(world->disk);
         take_answers(world);
-        while (!list_is_empty(&world->waiting)) {
-                Answer *answer = list_entry(list_pop(&world->waiting), Answer, link);
+        while ((link = list_pop(&world->waiting))) {
+                Answer *answer = list_entry(link, Answer, link);
 
                 store_wait_cancel(world->store, &answer->waiter);
                 free(answer);
