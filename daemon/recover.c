@@ -117,8 +117,10 @@ static void print_objects(const CheckJournal *journal)
                 if (!object->after)
                         continue;
                 if (n++ < SHOWN_MAX)
-                        printf("        %s: %llu commit%s\n", object->name,
-                                (unsigned long long)object->after, plural(object->after));
+                        printf("        %s: %llu commit%s%s\n", object->name,
+                                (unsigned long long)object->after, plural(object->after),
+                                object->is_ahead ? ", of which its file has some; a cut leaves it"
+                                                 : "");
         }
         n += journal->n_more;
         if (n > SHOWN_MAX)
@@ -243,14 +245,21 @@ static int redo_journal(const Place *place)
         return r;
 }
 
-/* The names of the objects whose files a decision changes, or leaves as they are. */
-static const char **get_names(const CheckJournal *journal, bool with_all, size_t *ret_n)
+typedef enum Which { WHICH_ALL, WHICH_AFTER, WHICH_AHEAD } Which;
+
+static bool is_one(const CheckObject *object, Which which)
+{
+        return which == WHICH_ALL || (which == WHICH_AFTER && object->after) ||
+               (which == WHICH_AHEAD && object->is_ahead);
+}
+
+static const char **get_names(const CheckJournal *journal, Which which, size_t *ret_n)
 {
         const char **names = calloc(journal->n_objects + 1, sizeof *names);
         size_t n = 0;
 
         for (size_t i = 0; names && i < journal->n_objects; i++)
-                if (with_all || journal->objects[i].after)
+                if (is_one(&journal->objects[i], which))
                         names[n++] = journal->objects[i].name;
         *ret_n = n;
         return names;
@@ -276,8 +285,10 @@ static void check_after(const Place *place, const CheckJournal *journal, bool wi
 static int decide(const Place *place, SalvageMode mode, const CheckJournal *journal)
 {
         bool is_cut = mode == SALVAGE_CUT;
-        size_t n_names;
-        _cleanup_(free_p) const char **names = get_names(journal, !is_cut, &n_names);
+        size_t n_names, n_ahead;
+        _cleanup_(free_p) const char **names =
+                get_names(journal, is_cut ? WHICH_AFTER : WHICH_ALL, &n_names);
+        _cleanup_(free_p) const char **ahead = get_names(journal, WHICH_AHEAD, &n_ahead);
         SalvageOptions options = {
                 .journal = place->path,
                 .objects = place->recover->objects,
@@ -285,10 +296,12 @@ static int decide(const Place *place, SalvageMode mode, const CheckJournal *jour
                 .cut_lsn = is_cut ? journal->cut_lsn : 0,
                 .keep = names,
                 .n_keep = n_names,
+                .leave = ahead,
+                .n_leave = n_ahead,
                 .log = on_line,
         };
         SalvageResult result = {};
-        int r = names ? store_salvage(&options, &result) : -ENOMEM;
+        int r = names && ahead ? store_salvage(&options, &result) : -ENOMEM;
 
         if (r)
                 return r;

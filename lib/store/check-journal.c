@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "lib/base/file.h"
 #include "lib/store/check-private.h"
+#include "lib/store/disk-overlay.h"
 #include "lib/store/recover.h"
 
 #include <errno.h>
@@ -20,8 +21,9 @@ typedef struct Tally {
         CheckJournal *journal;
         const char *path;
         uint64_t cut_lsn;
-        Map names;   /* of TallyObject */
-        Map numbers; /* of TallyNumber */
+        Ahead *ahead; /* NULL: nothing is cut */
+        Map names;    /* of TallyObject */
+        Map numbers;  /* of TallyNumber */
         size_t room;
 } Tally;
 
@@ -49,6 +51,7 @@ static void free_number(MapNode *map, void *data)
 
 static void tally_done(Tally *tally)
 {
+        ahead_free(tally->ahead);
         map_for_each(&tally->names, free_name, NULL);
         map_done(&tally->names);
         map_for_each(&tally->numbers, free_number, NULL);
@@ -127,6 +130,15 @@ static int get_number(Tally *tally, uint32_t number, TallyNumber **ret)
         return 0;
 }
 
+static int look_ahead(Tally *tally, size_t index, const Record *record)
+{
+        CheckObject *object = &tally->journal->objects[index];
+
+        if (!tally->ahead || object->is_ahead || !object->before)
+                return 0;
+        return ahead_see(tally->ahead, index, object->name, record, &object->is_ahead);
+}
+
 static int count_record(Tally *tally, const Record *record)
 {
         bool is_after = tally->cut_lsn && record->lsn >= tally->cut_lsn;
@@ -153,13 +165,30 @@ static int count_record(Tally *tally, const Record *record)
                 object->before += !is_after;
                 object->after += is_after;
                 tally->journal->lost_commits += is_after;
+                if (is_after && record->type == RECORD_TXN)
+                        r = look_ahead(tally, known->object->index, record);
         } else if (is_after && object->after) {
                 object->after--;
                 tally->journal->lost_commits--;
         } else if (!is_after && object->before) {
                 object->before--;
         }
-        return 0;
+        return r;
+}
+
+/* The batch that is damaged itself, as far as its records are believable. */
+static int count_damaged(Tally *tally, Found *found, uint64_t end_lsn)
+{
+        uint64_t lsn = found->cut_lsn;
+        Record record;
+        Slice bytes;
+        int r = found_read_damaged(found, &bytes);
+
+        while (!r && record_decode(&bytes, &record) == 0 && record.lsn == lsn++ && lsn <= end_lsn)
+                if (record.type == RECORD_NAME ||
+                        map_find(&tally->numbers, slice_of(&record.object, sizeof record.object)))
+                        r = count_record(tally, &record);
+        return r;
 }
 
 /* Counts the records of all batches, those behind the damage too, as far as they decode. */
@@ -168,8 +197,11 @@ static int count_records(Tally *tally, Found *found)
         for (size_t i = 0; i < found->n_all; i++) {
                 Slice bytes;
                 Record record;
-                int r = found_read(found, &found->batches[i], &bytes);
+                int r = 0;
 
+                if (i && i == found->n_batches)
+                        r = count_damaged(tally, found, found->batches[i].header.first_lsn);
+                r = r ?: found_read(found, &found->batches[i], &bytes);
                 if (r == -EBADMSG)
                         continue;
                 bytes = r ? (Slice){} : slice_skip(bytes, BATCH_HEADER_SIZE);
@@ -397,6 +429,22 @@ static int tell_journal(Check *check, const char *path, const CheckJournal *jour
         return r;
 }
 
+/* As a cut leaves them. */
+static int revert_ahead(Check *check, const CheckJournal *journal)
+{
+        for (size_t i = 0; i < journal->n_objects; i++) {
+                _cleanup_(free_p) char *path = NULL;
+
+                if (!journal->objects[i].is_ahead)
+                        continue;
+                path = path_join(check->objects, journal->objects[i].name);
+                if (!path)
+                        return -ENOMEM;
+                disk_overlay_revert(check->disk, path);
+        }
+        return 0;
+}
+
 /* A record that checks and yet cannot be redone: all of its batch is left out. */
 static int cut_before_damage(Found *found)
 {
@@ -438,7 +486,10 @@ static int survey(Check *check, Store *store, const char *path, CheckJournal *re
                 r = r ?: check_segments(check, &found, path);
         }
         tally.cut_lsn = ret->cut_lsn = found.cut_lsn;
+        if (!r && found.cut_lsn && found.has_epoch)
+                r = ahead_new(check, &tally.ahead);
         r = r ?: count_records(&tally, &found);
+        r = r ?: revert_ahead(check, ret);
         if (r)
                 return r;
         ret->batches = found.n_batches;

@@ -3,10 +3,11 @@
 
 /*
  * What the files of the check share: check.c (begin, end, findings, folders), check-journal.c,
- * check-database.c, check-vfs.c
+ * check-database.c, check-archive.c, check-ahead.c, check-vfs.c
  */
 
 #include "lib/store/check.h"
+#include "lib/store/journal-format.h"
 
 #include <pthread.h>
 
@@ -30,6 +31,16 @@ struct Check {
 
 void check_tell(Check *check, CheckLevel level, const char *what, const char *path, uint64_t offset,
         const char *format, ...) _printf_(6, 7);
+
+/*
+ * check-ahead.c: records behind a cut, in their order, of an object by its number here and its
+ * name; *ret is set when its file is ahead of the cut. Spilled records prove nothing.
+ */
+typedef struct Ahead Ahead;
+int ahead_new(Check *check, Ahead **ret);
+Ahead *ahead_free(Ahead *ahead);
+DEFINE_CLEANUP(Ahead *, ahead_free)
+int ahead_see(Ahead *ahead, uint64_t object, const char *name, const Record *record, bool *ret);
 
 /* SQLite on files of a Disk that nobody changes: read-only, without locks and logs. */
 int check_vfs_register(Disk *disk);

@@ -82,6 +82,7 @@ DEFINE_CLEANUP(Check *, check_free)
 typedef struct CheckObject {
         char *name;             /* path of its file below the objects folder */
         uint64_t before, after; /* commits and deletions that a cut would redo, and would not */
+        bool is_ahead; /* its file holds some of the latter already: a cut leaves it as it is */
 } CheckObject;
 
 typedef enum CheckJournalState {

@@ -619,6 +619,20 @@ Disk *disk_overlay_free(Disk *disk)
         return NULL;
 }
 
+void disk_overlay_revert(Disk *disk, const char *path)
+{
+        Overlay *overlay = get_overlay(disk);
+        Entry *entry;
+
+        pthread_mutex_lock(&overlay->mutex);
+        entry = find_entry(overlay, path);
+        if (entry) {
+                map_remove(&overlay->entries, &entry->map);
+                free_entry(&entry->map, NULL);
+        }
+        pthread_mutex_unlock(&overlay->mutex);
+}
+
 uint64_t disk_overlay_get_size(Disk *disk)
 {
         return get_overlay(disk)->scratch_size;

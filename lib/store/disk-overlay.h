@@ -22,5 +22,7 @@ int disk_overlay_new(Disk *below, const char *scratch, Disk **ret);
 /* Every file is closed. */
 Disk *disk_overlay_free(Disk *disk);
 DEFINE_CLEANUP(Disk *, disk_overlay_free)
+/* A file is as it is below again; no handle of it is open. */
+void disk_overlay_revert(Disk *disk, const char *path);
 /* Bytes of the scratch file. */
 uint64_t disk_overlay_get_size(Disk *disk);

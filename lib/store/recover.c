@@ -22,6 +22,8 @@ int found_damage(Found *found, unsigned slot, uint64_t offset, const char *forma
         va_start(args, format);
         vsnprintf(damage->text, sizeof damage->text, format, args);
         va_end(args);
+        if (found->cut)
+                return -EUCLEAN;
         if (slot == FOUND_NO_SLOT)
                 store_log(found->store, LOG_ERR,
                         "the journal %s is damaged: %s; nothing was changed. 'durabled --recover' "
@@ -70,6 +72,31 @@ int found_read(Found *found, const FoundBatch *batch, Slice *ret)
         return got == len && (SABOTAGED(SABOTAGE_CRC) || batch_check(&batch->header, *ret))
                        ? 0
                        : -EBADMSG;
+}
+
+int found_read_damaged(Found *found, Slice *ret)
+{
+        const FoundDamage *damage = &found->damage;
+        size_t want = JOURNAL_BATCH_MAX, got = 0;
+        int r;
+
+        *ret = (Slice){};
+        if (!damage->is_there || damage->slot == FOUND_NO_SLOT || !found->segments[damage->slot])
+                return 0;
+        for (size_t i = 0; i < found->n_all; i++) {
+                const FoundBatch *batch = &found->batches[i];
+
+                if (batch->slot == damage->slot && batch->offset >= damage->offset &&
+                        batch->offset - damage->offset < want)
+                        want = (size_t)(batch->offset - damage->offset);
+        }
+        r = reserve_buffer(found, want);
+        if (!r && want)
+                r = disk_read(
+                        found->segments[damage->slot], found->buffer, want, damage->offset, &got);
+        if (!r && got > BATCH_HEADER_SIZE)
+                *ret = slice_of(found->buffer + BATCH_HEADER_SIZE, got - BATCH_HEADER_SIZE);
+        return r;
 }
 
 /* 0: a batch of the epoch is there; -EBADMSG: none. */

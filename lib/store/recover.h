@@ -46,6 +46,8 @@ typedef struct Found {
         FoundDamage damage;
         /* With `cut`, of each file that is not there though records need it. */
         void (*lost)(const char *path, void *data);
+        /* With `cut`, whether a file is left as it is, by its path. NULL: none is. */
+        bool (*leave)(const char *path, void *data);
         void *data;
 } Found;
 
@@ -61,7 +63,12 @@ char *found_segment_path(const Found *found, unsigned slot);
 int found_switch_epoch(Found *found, EpochFile *ret);
 /* The bytes of a batch, in found->buffer. */
 int found_read(Found *found, const FoundBatch *batch, Slice *ret);
-/* Notes and logs what is wrong with a place of the journal; -EUCLEAN. */
+/*
+ * The bytes of a batch that does not check, as they are, as far as one may begin there; empty when
+ * none may. Records that decode in it are a hint, no more.
+ */
+int found_read_damaged(Found *found, Slice *ret);
+/* Notes and, but for `cut`, logs what is wrong with a place of the journal; -EUCLEAN. */
 int found_damage(Found *found, unsigned slot, uint64_t offset, const char *format, ...)
         _printf_(4, 5);
 

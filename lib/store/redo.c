@@ -31,7 +31,7 @@ typedef struct RedoFile {
         uint32_t page_size, db_pages;
         uint64_t void_before; /* records before this LSN are void: the last DELETE's */
         bool is_deleted, is_touched;
-        bool is_lost; /* not there, and what needs it is left out */
+        bool is_lost; /* not there, or left as it is: what needs it is left out */
 } RedoFile;
 
 typedef struct Image {
@@ -116,6 +116,7 @@ static int get_file(Redo *redo, Slice name, RedoFile **ret)
                 return r;
         }
         file->path = TAKE_PTR(path);
+        file->is_lost = redo->found->leave && redo->found->leave(file->path, redo->found->data);
         map_init(&file->images);
         list_init(&file->link);
         list_append(&redo->file_list, &file->link);

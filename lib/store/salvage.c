@@ -175,6 +175,18 @@ static int move_spills(Salvage *salvage)
         return 0;
 }
 
+static bool is_left(const char *path, void *data)
+{
+        const Salvage *salvage = data;
+        const SalvageOptions *options = salvage->options;
+        const char *name = path + salvage->store->objects_len + 1;
+
+        for (size_t i = 0; i < options->n_leave; i++)
+                if (strcmp(options->leave[i], name) == 0)
+                        return true;
+        return false;
+}
+
 static int redo(Salvage *salvage, Found *found)
 {
         int r = redo_run(found);
@@ -225,7 +237,9 @@ int store_salvage(const SalvageOptions *options, SalvageResult *ret)
 {
         StoreOptions store_options = get_options(options);
         Salvage salvage = { .options = options };
-        Found found = { .cut = true, .cut_lsn = options->cut_lsn };
+        Found found = {
+                .cut = true, .cut_lsn = options->cut_lsn, .leave = is_left, .data = &salvage
+        };
         int r = store_new(&store_options, &salvage.store);
 
         if (r)

@@ -14,9 +14,10 @@
  * that belongs to them, and so are copies of the database files named by `keep` as they were before
  * (damaged-.../objects/). Nothing is deleted.
  *
- * A cut may leave a database whose file already held commits from behind the cut, since the
- * background writes files as soon as the journal is durable: its pages are then of two times. That
- * is why its file is kept, and why it is to be checked afterwards.
+ * The background writes files as soon as the journal is durable, so a file may already hold commits
+ * from behind the cut; to redo older ones would mix two times in it. Those that check_journal()
+ * found to be ahead are named by `leave`: they stay as they are. Where the proof is missing, a mix
+ * is possible: that is why files are kept, and why databases are to be checked afterwards.
  *
  * Guarantees:
  * 1. What is redone is durable before a file of the journal is moved, and the new epoch is written
@@ -39,6 +40,8 @@ typedef struct SalvageOptions {
         uint64_t cut_lsn;        /* of a CUT: the first that is not redone; 0: the damage's */
         const char *const *keep; /* paths below the objects folder; those missing are no error */
         size_t n_keep;
+        const char *const *leave; /* the same; of a CUT: files that nothing is redone into */
+        size_t n_leave;
         /* As in StoreOptions. */
         void (*log)(int priority, const char *line, void *data);
         void *data;

@@ -14,12 +14,15 @@
 #define BEFORE 2 /* rows of each object before the damage */
 
 static World world;
+static int written_at;     /* the row of the first after which the background has its turn; or -1 */
 static uint64_t third_lsn; /* of the third row of both */
 
 static int start(void **state)
 {
         world_init(&world, 5);
         world.options.segment_size = 256 << 10;
+        world.options.checkpoint_at = 4;
+        written_at = -1;
         return 0;
 }
 
@@ -38,7 +41,11 @@ static void make_journal(bool damage)
         sqlite3 *dbs[2];
         StoreStats stats;
         uint64_t place = 0;
+        char sql[80];
         size_t size;
+
+        snprintf(sql, sizeof sql, "INSERT INTO t(v) VALUES(hex(randomblob(%d)))",
+                written_at < 0 ? 200 : 3000);
 
         world_start(&world);
         for (int i = 0; i < 2; i++) {
@@ -51,8 +58,10 @@ static void make_journal(bool damage)
                         store_get_stats(world.store, &stats);
                         if (row == BEFORE && i == 0)
                                 place = stats.disk_bytes;
-                        run(dbs[i], "INSERT INTO t(v) VALUES(hex(randomblob(200)))");
+                        run(dbs[i], sql);
                         store_loop_run(world.store);
+                        if (row == written_at && i == 0)
+                                world_settle(&world);
                         if (row == 2)
                                 third_lsn = store_get_lsn(world.store);
                 }
@@ -189,6 +198,43 @@ static void commits_of_a_missing_database_are_left_out(void **state)
         assert_int_equal(count_rows(names[1]), ROWS + 1);
 }
 
+static void ignore(const CheckFinding *finding, void *data)
+{
+}
+
+static void a_file_that_is_ahead_of_the_cut_is_left_as_it_is(void **state)
+{
+        CheckOptions check_options = {
+                .disk = world.disk, .objects = OBJECTS, .scratch = "/tmp", .found = ignore
+        };
+        SalvageOptions options = {
+                .disk = world.disk,
+                .journal = JOURNAL,
+                .objects = OBJECTS,
+                .leave = keep,
+                .n_leave = 1,
+        };
+        SalvageResult result = {};
+        CheckJournal journal = {};
+        Check *check;
+
+        written_at = 5;
+        make_journal(true);
+        assert_int_equal(check_new(&check_options, &check), 0);
+        assert_int_equal(check_journal(check, JOURNAL, &journal), 0);
+        check_free(check);
+        /* Both have been written; a row of each was behind it. */
+        assert_int_equal(journal.n_objects, 2);
+        assert_true(journal.objects[0].is_ahead);
+        assert_string_equal(journal.objects[0].name, keep[0]);
+        check_journal_done(&journal);
+        assert_int_equal(store_salvage(&options, &result), 0);
+        assert_int_equal(result.objects, 1);
+        free(result.folder);
+        world_start(&world);
+        assert_int_equal(count_rows(names[0]), 6);
+}
+
 static void a_journal_in_use_is_left_alone(void **state)
 {
         SalvageResult result = {};
@@ -269,6 +315,7 @@ int main(void)
                 TEST(what_is_set_aside_can_be_put_back),
                 TEST(a_journal_can_be_redone_up_to_an_lsn),
                 TEST(commits_of_a_missing_database_are_left_out),
+                TEST(a_file_that_is_ahead_of_the_cut_is_left_as_it_is),
                 TEST(a_journal_in_use_is_left_alone),
                 TEST(a_cut_can_be_cut_at_each_call),
                 TEST(an_empty_journal_is_what_emptying_leaves),
