@@ -51,18 +51,40 @@ class Kill(unittest.TestCase):
                 time.sleep(0.02)
             again = again or (entry if chance.random() < 0.5 else None)
 
+    def children(self, pid):
+        """Processes that a stopped one has made, those too that nobody has heard of yet."""
+        found = []
+        for other in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                with open(f"/proc/{other}/stat", encoding="utf-8", errors="replace") as file:
+                    parent = int(file.read().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+            if parent == pid:
+                found.append(int(other))
+        return found
+
+    def kill_supervisor(self, daemon):
+        daemon.process.send_signal(signal.SIGSTOP)
+        pids = self.children(daemon.process.pid)
+        daemon.process.kill()
+        daemon.process.wait()
+        # As a service manager does it: the next start comes when all of them are gone.
+        for pid in pids:
+            while os.path.exists(f"/proc/{pid}"):
+                time.sleep(0.02)
+        daemon.output.close()
+        daemon.start()
+
     def kill_one(self, daemon, chance):
         victims = [worker["pid"] for worker in daemon.try_workers() if worker["pid"]]
         if chance.random() < 0.1 or not victims:
-            daemon.process.kill()
-            daemon.process.wait()
-            for pid in victims:
-                while os.path.exists(f"/proc/{pid}"):
-                    time.sleep(0.02)
-            daemon.output.close()
-            daemon.start()
-        else:
+            self.kill_supervisor(daemon)
+            return
+        try:
             os.kill(chance.choice(victims), signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # it has ended by itself
 
     def check(self, daemon, asked, answered):
         """All that was answered and nothing that was not asked for, once, and counted once."""
