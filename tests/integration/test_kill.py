@@ -110,12 +110,14 @@ class Kill(unittest.TestCase):
             ]
             for thread in threads:
                 thread.start()
-            for _ in range(KILLS):
-                time.sleep(chance.random() * 0.4)
-                self.kill_one(daemon, chance)
-            stop.set()
-            for thread in threads:
-                thread.join()
+            try:
+                for _ in range(KILLS):
+                    time.sleep(chance.random() * 0.4)
+                    self.kill_one(daemon, chance)
+            finally:
+                stop.set()
+                for thread in threads:
+                    thread.join()
             daemon.wait_ready()
             self.assertGreater(len(answered), KILLS)
             self.assertEqual({name.partition("/")[0] for name, _ in answered}, set(KINDS))

@@ -153,14 +153,16 @@ class Outsiders(unittest.TestCase):
                        for seed in range(2) for work in (race, write)]
             for thread in threads:
                 thread.start()
-            for _ in range(KILLS):
-                time.sleep(0.3 + chance.random() * 0.3)
-                pids = [worker["pid"] for worker in daemon.try_workers() if worker["pid"]]
-                if pids:
-                    os.kill(chance.choice(pids), signal.SIGKILL)
-            stop.set()
-            for thread in threads:
-                thread.join()
+            try:
+                for _ in range(KILLS):
+                    time.sleep(0.3 + chance.random() * 0.3)
+                    pids = [worker["pid"] for worker in daemon.try_workers() if worker["pid"]]
+                    if pids:
+                        os.kill(chance.choice(pids), signal.SIGKILL)
+            finally:
+                stop.set()
+                for thread in threads:
+                    thread.join()
             daemon.wait_ready()
             print(f"# {seen[0]} got in, {seen[1]} did not, {len(answered)} answers", flush=True)
             self.assertGreater(seen[0], 0)
