@@ -192,7 +192,9 @@ static int adopt_page_size(Restore *restore)
                 node->page_size = page_size;
                 node->size = page_size;
         }
-        r = node->page_size == page_size ? 0 : STORE_E_PAGE_SIZE;
+        /* What is not in the file yet may have made it a database of another size. */
+        if ((atomic_load(&node->captured) ? node->wal.page_size : node->page_size) != page_size)
+                r = STORE_E_PAGE_SIZE;
         node_unlock(node);
         return r;
 }
