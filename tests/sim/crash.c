@@ -168,6 +168,9 @@ static void print_total(void)
         PRINT("a full journal or disk", total.full);
         PRINT("deletes", total.deletes);
         PRINT("vacuums", total.vacuums);
+        PRINT("restores and snapshots / refused", total.restores);
+        PRINT("", total.restores_refused);
+        PRINT("exports", total.exports);
         PRINT("answers through the gate", total.answers);
         PRINT("unshown entries lost", total.entries_lost);
         PRINT("files checked without the engine", total.drains);

@@ -9,6 +9,7 @@
 
 #define JOURNAL "/state/journal"
 #define OBJECTS "/state/objects"
+#define ARCHIVE "/state/archive/app/00"
 #define LOOP_PASS_NS 50000u
 #define OPEN_ATTEMPTS 50
 
@@ -283,6 +284,7 @@ static void open_store(World *world)
                 .disk = sim_disk_get(world->disk),
                 .journal = JOURNAL,
                 .objects = OBJECTS,
+                .archive = world->archives ? ARCHIVE : NULL,
                 .segment_size = world->segment_size,
                 .n_segments = world->n_segments,
                 .queue_max = world->queue_max,
@@ -444,6 +446,8 @@ static void set_up(World *world)
         world->wal_heap_max = 8192u << rng_below(rng, 6);
         world->spill_size = 32768u << rng_below(rng, 4);
         world->checkpoint_at = 4u << rng_below(rng, 6);
+        world->archives = rng_chance(rng, 700);
+        world->forgets = true;
         for (unsigned i = 0; i < world->n_objects; i++)
                 object_init(&world->objects[i], world, i);
         make_folders(world);

@@ -98,7 +98,9 @@ void object_create(Object *object)
 void object_done(Object *object)
 {
         free(object->entries);
+        free(object->pasts);
         object->entries = NULL;
+        object->pasts = NULL;
 }
 
 static Entry *get_last(Object *object)
@@ -107,7 +109,7 @@ static Entry *get_last(Object *object)
 }
 
 /* The last one that is certain: what the object holds now. */
-static size_t find_current(const Object *object)
+size_t object_find_current(const Object *object)
 {
         size_t i = object->n_entries - 1;
 
@@ -238,14 +240,18 @@ static void answer(Object *object, size_t entry)
         list_append(&world->answers, &one->link);
 }
 
-static void expect(Object *object, const char *what, const Content *got, size_t entry)
+void object_explain(Object *object, const char *what, const Content *want, const Content *got)
 {
         char text[200];
 
-        if (content_hash(got) == object->entries[entry].hash)
-                return;
-        content_explain(&object->entries[entry].content, got, text, sizeof text);
+        content_explain(want, got, text, sizeof text);
         world_fail(object->world, "object %u: %s: %s", object->number, what, text);
+}
+
+static void expect(Object *object, const char *what, const Content *got, size_t entry)
+{
+        if (content_hash(got) != object->entries[entry].hash)
+                object_explain(object, what, &object->entries[entry].content, got);
 }
 
 static void read_and_expect(Object *object, sqlite3 *db, const char *what)
@@ -253,7 +259,7 @@ static void read_and_expect(Object *object, sqlite3 *db, const char *what)
         Content got;
 
         if (judge(object, db, what, content_read(db, &got)) == SQLITE_OK)
-                expect(object, what, &got, find_current(object));
+                expect(object, what, &got, object_find_current(object));
 }
 
 /*
@@ -272,13 +278,13 @@ static void mend(Object *object)
                 return;
         }
         if (!world->temporaries_fail || last->certain || content_hash(&got) != last->hash)
-                expect(object, "a commit failed, and then", &got, find_current(object));
+                expect(object, "a commit failed, and then", &got, object_find_current(object));
         push_entry(object, &got, store_object_lsn(world->store, object->path), true);
         object->broken = false;
         answer(object, object->n_entries - 1);
 }
 
-static void abandon(Object *object, const Content *maybe)
+void object_abandon(Object *object, const Content *maybe)
 {
         if (maybe)
                 push_entry(object, maybe, UINT64_MAX, false);
@@ -286,11 +292,17 @@ static void abandon(Object *object, const Content *maybe)
         object_close(object);
 }
 
+void object_committed(Object *object, const Content *content)
+{
+        push_entry(object, content, store_object_lsn(object->world->store, object->path), true);
+        answer(object, object->n_entries - 1);
+}
+
 static void roll_back(Object *object, sqlite3 *db)
 {
         if (!sqlite3_get_autocommit(db) &&
                 judge(object, db, "rollback", txn_step(db, "ROLLBACK")) != SQLITE_OK)
-                abandon(object, NULL);
+                object_abandon(object, NULL);
         object->world->stats.rollbacks++;
 }
 
@@ -301,11 +313,12 @@ static void commit(Object *object, sqlite3 *db, const Content *content)
 
         r = judge(object, db, "commit", txn_step(db, "COMMIT"));
         if (r == SQLITE_OK) {
-                push_entry(object, content, store_object_lsn(world->store, object->path), true);
+                object_committed(object, content);
                 world_log(world, "object %u: commit %lld, lsn %llu", object->number,
                         (long long)content->counter, (unsigned long long)get_last(object)->lsn);
                 world->stats.commits++;
-                answer(object, object->n_entries - 1);
+                if (rng_chance(&world->rng, 150))
+                        past_note(object);
                 return;
         }
         if (r == SQLITE_BUSY) {
@@ -317,7 +330,7 @@ static void commit(Object *object, sqlite3 *db, const Content *content)
         world->stats.failed_commits++;
         if (!sqlite3_get_autocommit(db))
                 txn_step(db, "ROLLBACK");
-        abandon(object, content);
+        object_abandon(object, content);
 }
 
 static void transaction(Object *object)
@@ -326,7 +339,7 @@ static void transaction(Object *object)
         Rng *rng = &world->rng;
         unsigned i = (unsigned)rng_below(rng, 2);
         sqlite3 *db = get_db(object, i);
-        Content content = object->entries[find_current(object)].content;
+        Content content = object->entries[object_find_current(object)].content;
         int r;
 
         if (!db || !store_has_room(world->store))
@@ -345,14 +358,14 @@ static void transaction(Object *object)
                 roll_back(object, db);
 }
 
-static void read_now(Object *object)
+void object_read_now(Object *object)
 {
         sqlite3 *db = get_db(object, (unsigned)rng_below(&object->world->rng, 2));
 
         if (!db)
                 return;
         read_and_expect(object, db, "a read");
-        answer(object, find_current(object));
+        answer(object, object_find_current(object));
         object->world->stats.reads++;
 }
 
@@ -363,13 +376,13 @@ static void read_long(Object *object)
         Content got;
         int r;
 
-        if (object->entries[find_current(object)].content.counter < 0)
+        if (object->entries[object_find_current(object)].content.counter < 0)
                 return;
         if (!object->reader) {
                 if (open_db(object, &object->reader) != SQLITE_OK)
                         return;
                 r = txn_execute(object->reader, "BEGIN; SELECT count(*) FROM t");
-                object->reader_entry = find_current(object);
+                object->reader_entry = object_find_current(object);
                 if (judge(object, object->reader, "begin to read", r) != SQLITE_OK)
                         close_db(object, &object->reader);
                 return;
@@ -404,7 +417,7 @@ static void vacuum(Object *object)
 {
         World *world = object->world;
         sqlite3 *db = get_db(object, 1);
-        Content same = object->entries[find_current(object)].content;
+        Content same = object->entries[object_find_current(object)].content;
         const char *sql = rng_chance(&world->rng, 500) ? "VACUUM" : "PRAGMA incremental_vacuum";
         int r;
 
@@ -414,11 +427,10 @@ static void vacuum(Object *object)
         if (r == SQLITE_BUSY)
                 return;
         if (r != SQLITE_OK) {
-                abandon(object, &same);
+                object_abandon(object, &same);
                 return;
         }
-        push_entry(object, &same, store_object_lsn(world->store, object->path), true);
-        answer(object, object->n_entries - 1);
+        object_committed(object, &same);
         world->stats.vacuums++;
 }
 
@@ -432,24 +444,24 @@ static void delete (Object *object)
         object_close(object);
         r = store_delete(world->store, object->path);
         if (r == 0) {
-                push_entry(object, &none, store_object_lsn(world->store, object->path), true);
+                object_committed(object, &none);
                 world_log(world, "object %u: deleted, lsn %llu", object->number,
                         (unsigned long long)get_last(object)->lsn);
-                answer(object, object->n_entries - 1);
                 world->stats.deletes++;
+                past_note(object);
                 return;
         }
-        if (r == -ENOENT && object->entries[find_current(object)].content.counter < 0)
+        if (r == -ENOENT && object->entries[object_find_current(object)].content.counter < 0)
                 return;
         if (r != -ENOSPC && !world_excuses(world))
                 world_fail(world, "object %u: delete: %d", object->number, r);
-        abandon(object, &none);
+        object_abandon(object, &none);
 }
 
 static void sync_now(Object *object)
 {
         World *world = object->world;
-        size_t entry = find_current(object);
+        size_t entry = object_find_current(object);
         uint64_t lsn = store_object_lsn(world->store, object->path);
         int r;
 
@@ -484,7 +496,7 @@ void object_step(Object *object)
         else if (action < 640)
                 transaction(object);
         else if (action < 760)
-                read_now(object);
+                object_read_now(object);
         else if (action < 840)
                 read_long(object);
         else if (action < 880)
@@ -495,8 +507,10 @@ void object_step(Object *object)
                 close_db(object, &object->db[action % 2]);
         else if (action < 955)
                 delete (object);
-        else if (action < 985)
+        else if (action < 975)
                 sync_now(object);
+        else if (action < 990)
+                past_step(object);
         else
                 check(object);
 }
@@ -509,6 +523,16 @@ static size_t find_allowed(const Object *object, const Content *got)
                 if (object->entries[i].hash == hash)
                         return i;
         return SIZE_MAX;
+}
+
+/* Several may hold the same: the first of them is what is there for certain. */
+static size_t find_certain(const Object *object, size_t entry)
+{
+        size_t i = object->shown;
+
+        while (object->entries[i].hash != object->entries[entry].hash)
+                i++;
+        return i;
 }
 
 static void begin_anew(Object *object, const Content *content)
@@ -551,6 +575,7 @@ void object_verify(Object *object)
                         world_log(world, "object %u: recovered commit %lld, entry %zu of %zu..%zu",
                                 object->number, (long long)got.counter, i, object->shown,
                                 object->n_entries - 1);
+                        past_settle(object, find_certain(object, i));
                         begin_anew(object, &got);
                 }
         }
@@ -558,33 +583,40 @@ void object_verify(Object *object)
 }
 
 /* The file's bytes in SQLite's memory VFS, which knows no WAL: the header says otherwise. */
-void object_verify_file(Object *object)
+bool object_read_file(Object *object, const char *path, Content *ret)
 {
         World *world = object->world;
         sqlite3 *db = NULL;
         unsigned char *copy;
         char text[200] = "";
-        Content got;
         Slice file;
         int r;
 
-        content_clear(&got);
-        if (sim_disk_peek(world->disk, object->path, &file) == 0 && file.len >= 512) {
-                copy = sqlite3_malloc64(file.len);
-                dd_assert(copy);
-                memcpy(copy, file.data, file.len);
-                copy[18] = copy[19] = 1;
-                sqlite3_open_v2(":memory:", &db, SQLITE_OPEN_READWRITE, NULL);
-                r = sqlite3_deserialize(db, "main", copy, (sqlite3_int64)file.len,
-                        (sqlite3_int64)file.len, SQLITE_DESERIALIZE_FREEONCLOSE);
-                if (r == SQLITE_OK)
-                        r = content_read(db, &got);
-                if (r == SQLITE_OK)
-                        r = content_check(db, text, sizeof text);
-                if (r != SQLITE_OK || strcmp(text, "ok") != 0)
-                        world_fail(world, "object %u: the file alone: %s, %s", object->number,
-                                sqlite3_errmsg(db), text);
-                content_close(db);
-        }
-        expect(object, "the file alone", &got, find_current(object));
+        content_clear(ret);
+        if (sim_disk_peek(world->disk, path, &file) != 0 || file.len < 512)
+                return false;
+        copy = sqlite3_malloc64(file.len);
+        dd_assert(copy);
+        memcpy(copy, file.data, file.len);
+        copy[18] = copy[19] = 1;
+        sqlite3_open_v2(":memory:", &db, SQLITE_OPEN_READWRITE, NULL);
+        r = sqlite3_deserialize(db, "main", copy, (sqlite3_int64)file.len, (sqlite3_int64)file.len,
+                SQLITE_DESERIALIZE_FREEONCLOSE);
+        if (r == SQLITE_OK)
+                r = content_read(db, ret);
+        if (r == SQLITE_OK)
+                r = content_check(db, text, sizeof text);
+        if (r != SQLITE_OK || strcmp(text, "ok") != 0)
+                world_fail(world, "object %u: the file alone: %s, %s", object->number,
+                        sqlite3_errmsg(db), text);
+        content_close(db);
+        return true;
+}
+
+void object_verify_file(Object *object)
+{
+        Content got;
+
+        object_read_file(object, object->path, &got);
+        expect(object, "the file alone", &got, object_find_current(object));
 }

@@ -629,6 +629,7 @@ static int sim_rename(Disk *disk, const char *from, const char *to)
                                      .node = node });
         free(node->path);
         node->path = duplicate(to);
+        note_event(sim, SIM_EVENT_RENAME);
         return tell(sim, "rename", from, 0, 0, 0);
 }
 

@@ -48,6 +48,7 @@ typedef enum SimEvent {
         SIM_EVENT_WRITE,   /* that is not submitted */
         SIM_EVENT_SYNC,
         SIM_EVENT_MKDIR,
+        SIM_EVENT_RENAME,
         SIM_EVENT_UNLINK,
         SIM_EVENT_TRUNCATE,
         _SIM_EVENT_MAX,

@@ -33,6 +33,18 @@ typedef struct Entry {
         bool certain;
 } Entry;
 
+/*
+ * A moment of an object that can be gone back to, over crashes as well: the model's content then.
+ */
+typedef struct Past {
+        char bookmark[STORE_BOOKMARK_LEN + 1];
+        Content content;
+        size_t entry; /* of this life; it may be lost with it */
+        bool settled; /* an earlier life's */
+} Past;
+
+#define OBJECT_PASTS 48
+
 typedef struct Object {
         World *world;
         unsigned number;
@@ -44,6 +56,9 @@ typedef struct Object {
         size_t n_entries, room;
         size_t shown;
         int64_t next_counter;
+
+        Past *pasts;
+        size_t n_pasts;
 
         sqlite3 *db[2], *reader;
         uint64_t reader_hash;
@@ -66,6 +81,7 @@ typedef struct WorldStats {
         uint64_t lives, recoveries, recoveries_cut, commits, rollbacks, failed_commits, full;
         uint64_t answers, deletes, vacuums, reads, index_failures, entries_lost, entries_shown,
                 steps, drains;
+        uint64_t restores, restores_refused, exports;
         uint64_t batches, journal_bytes, cancels, copies, spills, checkpoints, retired, redone;
         SimDiskStats disk;
 } WorldStats;
@@ -81,6 +97,8 @@ struct World {
         bool hoards; /* so does the first object; the wal-index may fail to grow */
         bool verbose, trace;
         bool killed; /* the last end was a kill */
+        bool archives;
+        bool forgets; /* the archive may have gaps, or be pruned */
 
         Object objects[WORLD_OBJECTS];
         unsigned n_objects, n_runners;
@@ -125,6 +143,23 @@ void object_close(Object *object);
 void object_verify(Object *object);
 /* What the database file alone holds is the last entry. */
 void object_verify_file(Object *object);
+
+/* What it holds now: an entry's index. */
+size_t object_find_current(const Object *object);
+/* Another commit; where it failed, the object is to be read anew and may hold it or not. */
+void object_committed(Object *object, const Content *content);
+void object_abandon(Object *object, const Content *maybe);
+/* Reads it, and that is what it must hold. */
+void object_read_now(Object *object);
+/* What a database file in rollback mode holds, past the engine. False when it is none. */
+bool object_read_file(Object *object, const char *path, Content *ret);
+void object_explain(Object *object, const char *what, const Content *want, const Content *got);
+
+/* past.c: bookmarks, restore, snapshot, export. */
+void past_note(Object *object);
+/* After a recovery: what is later than an entry is lost. */
+void past_settle(Object *object, size_t entry);
+void past_step(Object *object);
 
 /* txn.c: changes through a connection, in SQL and in the model. SQLITE_OK, or the first error. */
 int txn_run(Object *object, sqlite3 *db, Content *content);
