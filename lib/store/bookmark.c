@@ -140,6 +140,20 @@ int store_find_bookmark(
         return 0;
 }
 
+int store_check_bookmark(Store *store, const char *path, const char *bookmark)
+{
+        const char *name = history_get_name(store, path);
+        Bookmark present, given;
+        int r = name ? bookmark_parse(bookmark, &given) : -EINVAL;
+
+        if (r)
+                return r;
+        present = bookmark_of(name, history_get_lsn(store, path));
+        if (memcmp(present.object, given.object, sizeof present.object) != 0)
+                return STORE_E_BOOKMARK;
+        return given.lsn > present.lsn ? STORE_E_FUTURE : 0;
+}
+
 const char *store_history_error(int error)
 {
         switch (error) {

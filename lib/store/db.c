@@ -370,6 +370,32 @@ static int prepare_object(Db *db, Slice name)
         return write_metadata(db, name);
 }
 
+typedef struct Text {
+        char *to;
+        size_t size;
+} Text;
+
+static int take_text(const DbValue *values, size_t n, void *data)
+{
+        const Text *text = data;
+        Slice bytes = values[0].bytes;
+
+        if (values[0].type == DB_TEXT && bytes.len < text->size) {
+                memcpy(text->to, bytes.data, bytes.len);
+                text->to[bytes.len] = '\0';
+        }
+        return 0;
+}
+
+int db_read_metadata(Db *db, const char *key, char *ret, size_t size)
+{
+        DbValue value = DB_STR(slice_from(key));
+
+        ret[0] = '\0';
+        return db_run(db, "SELECT value FROM _cf_METADATA WHERE key = ?", &value, 1, take_text,
+                &(Text){ ret, size });
+}
+
 static void remove_file(const char *path)
 {
         static const char *const suffixes[] = { "-wal", "-shm", "-journal" };

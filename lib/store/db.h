@@ -40,6 +40,11 @@ int db_open_own(const char *path, const char *const *scripts, size_t n_scripts, 
 Db *db_close(Db *db);
 DEFINE_CLEANUP(Db *, db_close)
 
+#define DB_METADATA_MAX 160u
+
+/* A value of an object's _cf_METADATA that is a text shorter than size; "" when there is none. */
+int db_read_metadata(Db *db, const char *key, char *ret, size_t size);
+
 const char *db_get_error(const Db *db);
 
 typedef struct DbValue {

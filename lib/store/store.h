@@ -234,6 +234,9 @@ int store_get_bookmark(Store *store, const char *path, char ret[STORE_BOOKMARK_L
  * apart by 10 ms); the present's when that is later than now. STORE_E_PRUNED. */
 int store_find_bookmark(
         Store *store, const char *path, uint64_t time_ns, char ret[STORE_BOOKMARK_LEN + 1]);
+/* Whether it is a bookmark of the object, and of its past: 0, STORE_E_BOOKMARK, STORE_E_FUTURE.
+ * Does not block. */
+int store_check_bookmark(Store *store, const char *path, const char *bookmark);
 /*
  * Makes the content of to_path what path's was at the bookmark; NULL: what it is now. to_path is
  * the same path, or another object's (a snapshot), which is made when missing and whose name in

@@ -3,7 +3,9 @@
 
 import json
 import os
+import pty
 import shutil
+import signal
 import sqlite3
 import subprocess
 import tempfile
@@ -250,6 +252,137 @@ class Export(ObjectsCase):
         self.export("dozing")
         self.assertLess(time.monotonic() - began, 10)
         client.close()
+
+
+class Restore(ObjectsCase):
+    def restore(self, name, bookmark, *arguments):
+        return self.objects("restore", name, bookmark, "--yes", *arguments)
+
+    def test_a_restore_can_be_undone_and_the_undoing_too(self):
+        self.add("back", 3)
+        three = self.objects("bookmark", "back")
+        self.add("back", 4)
+        undo = self.restore("back", three)
+        # The number that the instance keeps in memory is what the tables say: it was made anew.
+        self.assertEqual(self.show("back"), "3 3 3")
+        redo = self.restore("back", undo)
+        self.assertEqual(self.show("back"), "7 7 7")
+        self.restore("back", redo)
+        self.assertEqual(self.show("back"), "3 3 3")
+        self.assertEqual(self.add("back"), "4 4 4")
+
+    def test_a_sleeping_object_is_restored_without_waking_it(self):
+        self.add("asleep", 2)
+        two = self.objects("bookmark", "asleep")
+        self.add("asleep", 2)
+        self.daemon.stop()
+        self.daemon.start()
+        events = self.daemon.sum_of("runtime", "events")
+        self.restore("asleep", two)
+        self.assertEqual(self.daemon.sum_of("runtime", "events"), events)
+        self.assertEqual(self.show("asleep"), "2 2 2")
+
+    def test_a_restore_outlives_a_kill_of_the_worker(self):
+        self.add("killed", 2)
+        two = self.objects("bookmark", "killed")
+        self.add("killed", 2)
+        self.restore("killed", two)
+        for worker in self.daemon.all_workers():
+            os.kill(worker["pid"], signal.SIGKILL)
+        self.assertEqual(self.until_answer("killed"), "2 2 2")
+
+    def until_answer(self, name, seconds=30):
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                answer = self.daemon.get(f"/thing/{name}/show")
+                if answer.status == 200:
+                    return answer.text
+            except OSError:
+                pass
+            self.assertLess(time.monotonic(), end, "the worker does not come back")
+            time.sleep(0.1)
+
+    def test_wrong_bookmarks_change_nothing(self):
+        self.add("mine", 2)
+        self.add("theirs")
+        foreign = self.objects("bookmark", "theirs")
+        now = self.objects("bookmark", "mine")
+        future = "f" + now[1:]
+        for bookmark, error in (
+            ("nonsense", "InvalidBookmark"), ("", "InvalidBookmark"), (foreign, "InvalidBookmark"),
+            (now.upper(), "InvalidBookmark"), (future, "BookmarkInFuture"),
+        ):
+            self.refused(FAILED, error, "restore", "mine", bookmark, "--yes")
+        self.assertEqual(self.show("mine"), "2 2 2")
+        before = self.files()
+        self.refused(FAILED, "InvalidBookmark", "restore", "nobody", now, "--yes")
+        self.assertEqual(self.files(), before)
+
+    def test_nothing_is_restored_without_being_told_so(self):
+        self.add("asked", 2)
+        now = self.objects("bookmark", "asked")
+        self.add("asked")
+        self.refused(USAGE, "--yes", "restore", "asked", now, stdin=b"asked\n")
+        for typed, status, shown in ((b"yes\n", FAILED, "3 3 3"), (b"asked\n", 0, "2 2 2")):
+            self.assertEqual(self.type_at_terminal(typed, "restore", "asked", now), status)
+            self.assertEqual(self.show("asked"), shown)
+
+    def type_at_terminal(self, typed, *arguments):
+        ours, theirs = pty.openpty()
+        command = [DURABLECTL, "objects", *arguments, "--socket", self.daemon.socket]
+        with subprocess.Popen(command, stdin=theirs, stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL) as process:
+            os.close(theirs)
+            os.write(ours, typed)
+            status = process.wait(60)
+        os.close(ours)
+        return status
+
+    def test_requests_that_race_with_restores_see_no_mix(self):
+        self.add("race", 5)
+        five = self.objects("bookmark", "race")
+        stop, seen, wrong = threading.Event(), [], []
+
+        def write():
+            client = self.daemon.client()
+            while not stop.is_set():
+                answer = client.get("/thing/race/add")
+                numbers = answer.text.split()
+                seen.append(numbers[0])
+                if answer.status != 200 or len(set(numbers)) != 1:
+                    wrong.append((answer.status, answer.text))
+            client.close()
+
+        writers = [threading.Thread(target=write) for _ in range(4)]
+        for writer in writers:
+            writer.start()
+        try:
+            undos = [self.restore("race", five) for _ in range(10)]
+        finally:
+            stop.set()
+            for writer in writers:
+                writer.join()
+        self.assertEqual(wrong, [])
+        self.assertGreater(len(seen), 20)
+        self.assertEqual(len(set(undos)), 10)
+        self.restore("race", undos[-1])
+        count, a, b = self.show("race").split()
+        self.assertEqual((count, a), (a, b))
+
+    def test_a_request_that_waits_is_given_up_with_503(self):
+        self.add("waits")
+        now = self.objects("bookmark", "waits")
+        answers = []
+        waiting = threading.Thread(
+            target=lambda: answers.append(self.daemon.get("/thing/waits/doze")))
+        waiting.start()
+        time.sleep(0.5)
+        self.restore("waits", now)
+        waiting.join(10)
+        self.assertEqual(answers[0].status, 503)
+        self.assertEqual(answers[0].headers["Retry-After"], "1")
+        self.assertEqual(self.show("waits"), "1 1 1")
 
 
 if __name__ == "__main__":

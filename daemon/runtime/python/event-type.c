@@ -418,6 +418,19 @@ static PyObject *event_ready(PyObject *object, PyObject *args)
         Py_RETURN_NONE;
 }
 
+static PyObject *event_reset(PyObject *object, PyObject *args)
+{
+        const EventObject *self = (EventObject *)object;
+
+        if (self->job->over || self->object == Py_None) {
+                PyErr_SetString(PyExc_RuntimeError,
+                        self->job->over ? "the event is over" : "the event has no object");
+                return NULL;
+        }
+        job_reset(self->job);
+        Py_RETURN_NONE;
+}
+
 static PyObject *event_flush(PyObject *object, PyObject *args)
 {
         job_flush();
@@ -435,6 +448,7 @@ static PyMethodDef event_methods[] = {
                 "abort(status, message, retry_after=0)" },
         { "forward", event_forward, METH_O, "forward(call): the call's answer is this one's." },
         { "ready", event_ready, METH_NOARGS, "Any thread: it may be resumed." },
+        { "reset", event_reset, METH_NOARGS, "After this step the object's guest is made anew." },
         { "flush", event_flush, METH_NOARGS, "Sends now what the step has answered." },
         { NULL, NULL, 0, NULL },
 };

@@ -237,6 +237,8 @@ static void job_run_post(RingPost *post)
         pthread_mutex_unlock(&job->lock);
         if (job->event) {
                 response = response_ref(job->event->response);
+                if (notes.reset && job->state == JOB_EXECUTING)
+                        job->event->reset(job->event);
                 job_apply_answer(job, response, &notes);
                 if (notes.step == JOB_STEP_DONE) {
                         job_finish(job, response);
@@ -262,6 +264,11 @@ void job_cancel(Job *job)
         __atomic_store_n(&job->cancelled, true, __ATOMIC_RELAXED);
         pthread_mutex_lock(&job->lock);
         pthread_cond_broadcast(&job->room);
+        /* A step that is due tells it. */
+        if (job->event && job->state == JOB_READY && job->n_cancels == 0) {
+                job->n_cancels++;
+                job->tell_cancel = true;
+        }
         pthread_mutex_unlock(&job->lock);
         if (job->event)
                 job_settle(job);
@@ -532,6 +539,14 @@ void job_forward(Job *job, Call *call)
         job->answer = JOB_ANSWER_GIVEN;
         pthread_mutex_lock(&job->lock);
         job->notes.forward = call_ref(call);
+        job_noted(job);
+        pthread_mutex_unlock(&job->lock);
+}
+
+void job_reset(Job *job)
+{
+        pthread_mutex_lock(&job->lock);
+        job->notes.reset = true;
         job_noted(job);
         pthread_mutex_unlock(&job->lock);
 }

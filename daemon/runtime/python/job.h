@@ -53,6 +53,7 @@ typedef struct JobNotes {
         ResponseHead *head;
         bool ended;
         unsigned abort_status, retry_after; /* 0: no abort */
+        bool reset;
         char *abort_message;
         Call *forward;
         JobStep step;
@@ -107,5 +108,7 @@ void job_end(Job *job);
 void job_abort(Job *job, unsigned status, unsigned retry_after, const char *message);
 /* Takes a reference of the call. */
 void job_forward(Job *job, Call *call);
+/* In a step of an object: its guest is to be made anew after it (RuntimeEvent.reset). */
+void job_reset(Job *job);
 /* Sends what this thread's step has noted: before it waits for something. */
 void job_flush(void);

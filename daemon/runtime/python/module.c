@@ -172,7 +172,7 @@ static PyObject *module_open_object(PyObject *module, PyObject *args)
 {
         PyThreadState *thread_state;
         const char *path, *name;
-        char words[240] = "";
+        char words[240] = "", pending[DB_METADATA_MAX] = "";
         Py_ssize_t len;
         Db *db = NULL;
         int r;
@@ -183,8 +183,10 @@ static PyObject *module_open_object(PyObject *module, PyObject *args)
         thread_state = runner_pause();
         r = db_open_object(path, (Slice){ name, name ? (size_t)len : 0 }, &db);
         if (r == 0)
+                r = db_read_metadata(db, "restore", pending, sizeof pending);
+        if (db)
                 db_close(db);
-        else
+        if (r)
                 snprintf(words, sizeof words, "The object's database cannot be opened: %s",
                         open_words(r < 0 ? -r : EIO));
         runner_unpause(thread_state);
@@ -196,6 +198,8 @@ static PyObject *module_open_object(PyObject *module, PyObject *args)
                         PyErr_SetObject(PyExc_OSError, value);
                 return NULL;
         }
+        if (pending[0])
+                return PyUnicode_FromString(pending);
         Py_RETURN_NONE;
 }
 
@@ -291,7 +295,14 @@ static PyMethodDef module_methods[] = {
         { "id_from_name", module_id_from_name, METH_VARARGS, "id_from_name(class_index, name)" },
         { "id_new", module_id_new, METH_VARARGS, "id_new(class_index)" },
         { "id_check", module_id_check, METH_VARARGS, "id_check(class_index, id)" },
-        { "open_object", module_open_object, METH_VARARGS, "open_object(path, name)" },
+        { "open_object", module_open_object, METH_VARARGS,
+                "open_object(path, name): the bookmark to restore first, or None" },
+        { "bookmark", module_bookmark, METH_VARARGS,
+                "bookmark(path, time_ns=-1): of now, or of the last commit by then" },
+        { "check_bookmark", module_check_bookmark, METH_VARARGS,
+                "check_bookmark(path, text): ValueError unless it is one of the object's past" },
+        { "restore", module_restore, METH_VARARGS,
+                "restore(path, bookmark): the bookmark that undoes it" },
         { "sync", module_sync, METH_VARARGS, "sync(path): its commits are durable at return" },
         { "refused", module_refused, METH_NOARGS,
                 "refused(): a write of this step had no room, whatever became of the error" },

@@ -59,5 +59,10 @@ int headers_from_python(
 /* 0, or -1 with a ValueError that names the first header that cannot be sent. */
 int headers_refuse(const HttpHeader *headers, size_t n_headers);
 
+/* history.c: methods of the module. */
+PyObject *module_bookmark(PyObject *module, PyObject *args);
+PyObject *module_check_bookmark(PyObject *module, PyObject *args);
+PyObject *module_restore(PyObject *module, PyObject *args);
+
 /* _durabled.fetch() */
 PyObject *call_fetch(PyObject *module, PyObject *args, PyObject *keywords);

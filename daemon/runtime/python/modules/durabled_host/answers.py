@@ -14,6 +14,7 @@ import _durabled
 
 from . import current
 from .current import StorageError, StubError
+from .history import ObjectReset
 from .http import HeaderList, ResponseData
 from .output import ERROR, WARNING
 
@@ -155,6 +156,10 @@ def failure(run, error: BaseException) -> None:
     event = run.event
     if isinstance(error, CancelledError) and (run.cancelled or event.cancelled):
         event.abort(503, "The request was cancelled.")
+        return
+    if isinstance(error, ObjectReset):
+        _durabled.log(WARNING, run.object, f"ctx.abort(): {error.reason}")
+        event.abort(500, error.reason)
         return
     full = run.was_refused() or is_full(error)
     if not full:

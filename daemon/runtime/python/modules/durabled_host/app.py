@@ -12,7 +12,7 @@ from typing import Any, Callable
 
 import _durabled
 
-from . import current, django, gate, imports, management, output, reactor
+from . import current, django, gate, history, imports, management, output, reactor
 from .current import App, AppError, StorageError
 from .http import RequestData, ResponseData
 
@@ -153,7 +153,9 @@ def _first_event(app: App, obj, request) -> Any:
     if not obj.data.get("durabled.open"):
         # The file and its folders, with the host's table: what fails here is this event's alone.
         try:
-            _durabled.open_object(obj.path, obj.name)
+            pending = _durabled.open_object(obj.path, obj.name)
+            if pending is not None:
+                history.restore_pending(obj, pending)
         except OSError as error:
             raise StorageError(f"{error.strerror} ({error.filename})") from error
         obj.data["durabled.open"] = True

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import _durabled
-from durabled_host import current, gate
+from durabled_host import current, gate, history
 from durabled_host import http as _http
 from durabled_host.current import NoObject, NotSupported, StubError
 
@@ -221,6 +221,25 @@ class Storage:
         """Waits until everything written so far is on disk."""
         gate.sync()
 
+    async def getCurrentBookmark(self) -> str:  # noqa: N802
+        """The bookmark of now: of all that the object has written so far."""
+        return history.bookmark()
+
+    async def getBookmarkForTime(self, timestamp: Any) -> str:  # noqa: N802
+        """Of the last write at or before then: milliseconds since 1970, or a datetime."""
+        return history.bookmark_for_time(timestamp)
+
+    async def onNextSessionRestoreBookmark(self, bookmark: str) -> str:  # noqa: N802
+        """
+        The object is what it was at the bookmark when it next starts: call ctx.abort() to have
+        that now. Gives the bookmark that undoes it.
+        """
+        return history.restore_at_next_session(bookmark)
+
+    get_current_bookmark = getCurrentBookmark
+    get_bookmark_for_time = getBookmarkForTime
+    on_next_session_restore_bookmark = onNextSessionRestoreBookmark
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
@@ -239,6 +258,13 @@ class DurableObjectState:
         wait_until(awaitable)
 
     wait_until = waitUntil
+
+    def abort(self, reason: Any = None) -> None:
+        """Ends this event, cancels the object's others; the next one starts a new instance."""
+        run = current.current_run()
+        if run is None or run.over:
+            raise NoObject("ctx.abort() is called while an event runs, and none does here")
+        history.abort(run, reason)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
