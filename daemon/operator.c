@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 
 #define SCRATCH_PREFIX "operator-"
+#define COPY_SIZE (64u << 20)
 
 typedef struct Task Task;
 
@@ -110,8 +111,10 @@ static void run_bookmark(Task *task, const char *path)
 
         if (!task_finds(task, path))
                 return;
-        r = json_is_integer(time_ns) ? -ENOTSUP /* FINDBOOKMARK */
-                                     : store_get_bookmark(store, path, task->bookmark);
+        r = json_is_integer(time_ns)
+                    ? store_find_bookmark(
+                              store, path, (uint64_t)json_integer_value(time_ns), task->bookmark)
+                    : store_get_bookmark(store, path, task->bookmark);
         if (r)
                 task_fail_store(task, r);
 }
@@ -133,6 +136,7 @@ static char *scratch_path(const Task *task)
 static void run_export(Task *task, const char *path)
 {
         _cleanup_(free_p) char *file = scratch_path(task);
+        const char *bookmark = task_get(task, "bookmark");
         struct stat st;
         int r;
 
@@ -140,9 +144,11 @@ static void run_export(Task *task, const char *path)
                 task_fail_store(task, -ENOMEM);
                 return;
         }
-        if (!task_finds(task, path))
+        /* The past may have what the present has not. */
+        if (!bookmark && !task_finds(task, path))
                 return;
-        r = store_export(task->host->store, path, file);
+        r = bookmark ? store_export_past(task->host->store, path, bookmark, file)
+                     : store_export(task->host->store, path, file);
         if (!r) {
                 task->fd = open(file, O_RDONLY | O_CLOEXEC);
                 if (task->fd < 0 || fstat(task->fd, &st))
@@ -158,10 +164,46 @@ static void run_export(Task *task, const char *path)
 
 static void run_restore(Task *task, const char *path)
 {
-        const char *bookmark = task_get(task, "bookmark");
-        int r;
+        int r = store_restore(
+                task->host->store, path, task_get(task, "bookmark"), path, task->bookmark);
 
-        r = store_restore(task->host->store, path, bookmark ? bookmark : "", path, task->bookmark);
+        if (r)
+                task_fail_store(task, r);
+}
+
+/* SQLite takes files by their names: a copy that has one while it is read. */
+static int copy_to_scratch(const Task *task, const char *file)
+{
+        _cleanup_(close_p) int to = open(file, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        off_t at = 0;
+
+        if (to < 0)
+                return -errno;
+        for (;;) {
+                ssize_t n = copy_file_range(task->fd, &at, to, NULL, COPY_SIZE, 0);
+
+                if (n < 0 && errno == EINTR)
+                        continue;
+                if (n <= 0)
+                        return n ? -errno : 0;
+        }
+}
+
+static void run_import(Task *task, const char *path)
+{
+        _cleanup_(free_p) char *file = scratch_path(task);
+        int r = file ? store_find_object(task->host->store, path) : -ENOMEM;
+
+        if (!r && !json_is_true(json_object_get(task->parameters, "overwrite"))) {
+                task_fail(
+                        task, "ObjectExists", "there is such an object: ask for it to be replaced");
+                return;
+        }
+        if (!r || r == -ENOENT)
+                r = file ? copy_to_scratch(task, file) : -ENOMEM;
+        r = r ?: store_import(task->host->store, file, path, task->bookmark);
+        if (file)
+                (void)unlink(file);
         if (r)
                 task_fail_store(task, r);
 }
@@ -170,6 +212,7 @@ static const Verb verbs[] = {
         { "bookmark", run_bookmark, false, false },
         { "export", run_export, false, false },
         { "restore", run_restore, true, false },
+        { "import", run_import, true, true },
 };
 
 static void task_run(Operation *operation, const char *path)
@@ -287,14 +330,30 @@ static bool find_object(Task *task, unsigned *ret_class, ObjectId *ret)
         return false;
 }
 
-static void answer_find(Task *task, unsigned class_index, const ObjectId *id)
+static char *object_path(const Task *task, unsigned class_index, const ObjectId *id)
 {
         const Operator *host = task->host;
-        _cleanup_(free_p) char *path = NULL;
         char text[IDENT_TEXT_SIZE];
 
         ident_format(id, text);
-        path = db_object_path(host->objects, host->classes[class_index].unique_key, text);
+        return db_object_path(host->objects, host->classes[class_index].unique_key, text);
+}
+
+static int check_bookmark(const Task *task, unsigned class_index, const ObjectId *id)
+{
+        _cleanup_(free_p) char *path = object_path(task, class_index, id);
+        const char *bookmark = task_get(task, "bookmark");
+
+        if (!path)
+                return -ENOMEM;
+        return bookmark ? store_check_bookmark(task->host->store, path, bookmark)
+                        : STORE_E_BOOKMARK;
+}
+
+static void answer_find(Task *task, unsigned class_index, const ObjectId *id)
+{
+        _cleanup_(free_p) char *path = object_path(task, class_index, id);
+
         if (!path)
                 task_fail_store(task, -ENOMEM);
         else
@@ -357,7 +416,9 @@ void operator_take(const Operator *host, json_t *message, int fd)
                 task_fail(task, "Failed", "the request came without its file");
                 task_send(task);
         } else {
-                r = task_deliver(task, class_index, &id);
+                /* What is no bookmark does not cost the object its instance. */
+                r = task->verb->run == run_restore ? check_bookmark(task, class_index, &id) : 0;
+                r = r ?: task_deliver(task, class_index, &id);
                 if (r) {
                         task_fail_store(task, r);
                         task_send(task);

@@ -20,7 +20,7 @@
 #include <netinet/in.h>
 
 #define LEARNED_ROUTES_MAX 65536u
-#define POOL_THREADS 4u
+#define POOL_THREADS 2u /* each may hold the images of a restore: 128 MiB */
 
 typedef enum ServiceState {
         SERVICE_LOADING,

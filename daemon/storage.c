@@ -128,7 +128,7 @@ static void say_redone(const char *journal, const StoreStats *stats)
 
 int storage_open(const StorageOptions *options, Storage **ret)
 {
-        _cleanup_(free_p) char *journal = NULL;
+        _cleanup_(free_p) char *journal = NULL, *archive = NULL;
         _cleanup_(storage_close_p) Storage *storage = calloc(1, sizeof *storage);
         StoreOptions store = {
                 .objects = options->objects,
@@ -145,6 +145,11 @@ int storage_open(const StorageOptions *options, Storage **ret)
                 journal = NULL;
                 return -ENOMEM;
         }
+        if (asprintf(&archive, "%s/archive/%s/%u", options->state, options->app, options->slot) <
+                0) {
+                archive = NULL;
+                return -ENOMEM;
+        }
         storage->ring = options->ring;
         storage->flush.fn = storage_flush;
         storage->failed.fn = storage_on_failed;
@@ -157,6 +162,7 @@ int storage_open(const StorageOptions *options, Storage **ret)
                 return say(journal, r);
         store.disk = disk_ring_get_disk(storage->disk);
         store.journal = journal;
+        store.archive = archive;
         is_opening = true;
         r = store_open(&store, &storage->store);
         is_opening = false;

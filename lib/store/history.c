@@ -14,7 +14,8 @@
 typedef struct Restore {
         Store *store;
         const char *name, *to_path;
-        Node *to_node; /* held, so that it keeps its page size until it has a connection */
+        const char *to_file; /* of an export; NULL: a scratch file */
+        Node *to_node;       /* held, so that it keeps its page size until it has a connection */
         Bookmark bookmark;
         bool has_bookmark, to_other;
         Image image;
@@ -151,16 +152,30 @@ static int write_name(const Restore *restore, sqlite3 *db, const char *name)
         return r == -ENOENT ? 0 : r;
 }
 
-static int set_name(const Restore *restore, sqlite3 *scratch, sqlite3 *to)
+/* A restore that a guest had asked for, and that this one is or takes the place of. */
+static int drop_wish(const Restore *restore, sqlite3 *db)
+{
+        int r = step_first(restore, db, HAS_METADATA, NULL, NULL);
+
+        r = r
+                    ?: step_first(restore, db, "DELETE FROM _cf_METADATA WHERE key = 'restore'",
+                               NULL, NULL);
+        return r == -ENOENT ? 0 : r;
+}
+
+/* What the host keeps in an object is the destination's own. */
+static int set_metadata(const Restore *restore, sqlite3 *scratch, sqlite3 *to)
 {
         _cleanup_(free_p) char *name = NULL;
-        int r = read_name(restore, to, &name);
+        int r = restore->to_other ? read_name(restore, to, &name) : 0;
 
         r = r
                     ?: map_result(restore, sqlite3_exec(scratch, "PRAGMA journal_mode = MEMORY",
                                                    NULL, NULL, NULL));
         r = r ?: map_result(restore, sqlite3_exec(scratch, "BEGIN", NULL, NULL, NULL));
-        r = r ?: write_name(restore, scratch, name);
+        r = r ?: drop_wish(restore, scratch);
+        if (!r && restore->to_other)
+                r = write_name(restore, scratch, name);
         return r ?: map_result(restore, sqlite3_exec(scratch, "COMMIT", NULL, NULL, NULL));
 }
 
@@ -225,8 +240,7 @@ static int put_image(Restore *restore)
         r = r
                     ?: open_db(restore, restore->to_path,
                                SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, &to);
-        if (!r && restore->to_other)
-                r = set_name(restore, scratch, to);
+        r = r ?: set_metadata(restore, scratch, to);
         return r ?: copy_all(restore, scratch, to);
 }
 
@@ -248,7 +262,7 @@ static int find_moment(Restore *restore, const char *path)
 static int make_image(Restore *restore, const char *path)
 {
         Image *image = &restore->image;
-        int r = image_init(image, restore->store, NULL);
+        int r = image_init(image, restore->store, restore->to_file);
 
         if (r)
                 return r;
@@ -316,4 +330,66 @@ int store_export(Store *store, const char *path, const char *to_file)
         r = r ?: image_load(&image, path);
         r = r ?: image_finish(&image);
         return r == STORE_E_CHANGED ? -EUCLEAN : r;
+}
+
+/* A file that does not pass the check goes with the image. */
+static int check_export(Restore *restore)
+{
+        _cleanup_(close_db_p) sqlite3 *db = NULL;
+        int r = open_db(restore, restore->image.path, SQLITE_OPEN_READONLY, &db);
+
+        r = r ?: check_image(restore, db);
+        if (r)
+                restore->image.is_kept = false;
+        return r;
+}
+
+int store_export_past(Store *store, const char *path, const char *bookmark, const char *to_file)
+{
+        Restore restore = { .store = store, .to_path = path, .to_file = to_file };
+        int r = prepare(&restore, path, bookmark);
+
+        if (r)
+                return r;
+        r = make_image(&restore, path);
+        r = r ?: check_export(&restore);
+        image_done(&restore.image);
+        return r;
+}
+
+static int import_image(Restore *restore)
+{
+        _cleanup_(finalize_statement_p) sqlite3_stmt *statement = NULL;
+        _cleanup_(close_db_p) sqlite3 *db = NULL;
+        int r = open_db(restore, restore->image.path, SQLITE_OPEN_READWRITE, &db);
+
+        r = r ?: step_first(restore, db, "PRAGMA page_size", NULL, &statement);
+        if (r)
+                return r;
+        restore->image.page_size = (uint32_t)sqlite3_column_int(statement, 0);
+        return put_image(restore);
+}
+
+int store_import(
+        Store *store, const char *file, const char *to_path, char ret_undo[STORE_BOOKMARK_LEN + 1])
+{
+        Restore restore = { .store = store,
+                .name = history_get_name(store, to_path),
+                .to_path = to_path,
+                .to_other = true,
+                .image = { .store = store, .path = (char *)(uintptr_t)file } };
+        char undo[STORE_BOOKMARK_LEN + 1];
+        bool any;
+        int r = restore.name ? store_get_bookmark(store, to_path, undo) : -EINVAL;
+
+        if (r)
+                return r;
+        any = vfs_allow_any(true);
+        r = import_image(&restore);
+        vfs_allow_any(any);
+        if (restore.to_node)
+                node_unref(restore.to_node);
+        if (!r)
+                memcpy(ret_undo, undo, sizeof undo);
+        return r;
 }

@@ -255,3 +255,12 @@ int store_restore(Store *store, const char *path, const char *bookmark, const ch
  * such object, or no such folder.
  */
 int store_export(Store *store, const char *path, const char *to_file);
+/* The same of a moment (NULL: now), checked as a restore is. STORE_E_*. */
+int store_export_past(Store *store, const char *path, const char *bookmark, const char *to_file);
+/*
+ * Makes the content of to_path that of an ordinary SQLite file, which nobody else uses and which is
+ * used up by it, as store_restore() does from another object: for snapshots of objects that another
+ * journal has. STORE_E_CHANGED: it is no sound database.
+ */
+int store_import(
+        Store *store, const char *file, const char *to_path, char ret_undo[STORE_BOOKMARK_LEN + 1]);

@@ -316,7 +316,9 @@ class Restore(ObjectsCase):
             self.refused(FAILED, error, "restore", "mine", bookmark, "--yes")
         self.assertEqual(self.show("mine"), "2 2 2")
         before = self.files()
-        self.refused(FAILED, "InvalidBookmark", "restore", "nobody", now, "--yes")
+        self.refused(ABSENT, "NoSuchObject", "restore", "nobody", now, "--yes")
+        self.refused(
+            FAILED, "InvalidBookmark", "restore", "nobody", now, "--yes", "--class", "Thing")
         self.assertEqual(self.files(), before)
 
     def test_nothing_is_restored_without_being_told_so(self):
