@@ -38,6 +38,7 @@ struct Task {
         const char *message; /* of the error */
         char bookmark[STORE_BOOKMARK_LEN + 1];
         uint64_t size;
+        bool created;
 };
 
 static void task_unref(Task *task)
@@ -199,7 +200,8 @@ static void run_import(Task *task, const char *path)
                         task, "ObjectExists", "there is such an object: ask for it to be replaced");
                 return;
         }
-        if (!r || r == -ENOENT)
+        task->created = r == -ENOENT;
+        if (!r || task->created)
                 r = file ? copy_to_scratch(task, file) : -ENOMEM;
         r = r ?: store_import(task->host->store, file, path, task->bookmark);
         if (file)
@@ -253,9 +255,10 @@ static void task_send(const Task *task)
                 task_send_error(task, task->error, task->message);
         else
                 task_tell(task,
-                        json_pack("{s:s, s:I, s:s, s:I}", "type", "operated", "id", task->id,
-                                "bookmark", task->bookmark, "size", (json_int_t)task->size),
-                        task->fd);
+                        json_pack("{s:s, s:I, s:s, s:I, s:b}", "type", "operated", "id", task->id,
+                                "bookmark", task->bookmark, "size", (json_int_t)task->size,
+                                "created", task->created),
+                        task->verb && task->verb->needs_fd ? -1 : task->fd);
 }
 
 static void task_on_change(Response *response, void *data)

@@ -9,11 +9,14 @@
  * object's token, and its answer ("operated") leaves through the gate. An object that does not
  * exist is an error, it is not created by asking; no guest is started.
  *
- *   find      {}                         -> {exists}
+ *   find      {}                         -> {}, or the error NoSuchObject
  *   bookmark  {time_ns: ?int}            -> {bookmark}
  *   export    {bookmark: ?string}        -> {size} and a descriptor of the file, which has no name
- *   restore   {bookmark}                 -> {undo}      exclusive: the guest is made anew
- *   import    {overwrite} + a descriptor -> {undo}      exclusive; creates the object when missing
+ *   restore   {bookmark}                 -> {bookmark: the one that undoes it}      exclusive
+ *   import    {overwrite} + a descriptor -> {bookmark: the same, created}           exclusive
+ *
+ * Exclusive: the object's guest is made anew. An import creates the object when there is none; to
+ * replace one it has to be told so.
  *
  * An error has a name, which is that of io.durabled.Objects (host/objects.varlink), and a message
  * for people. Loop thread.

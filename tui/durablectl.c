@@ -51,13 +51,13 @@ const Command commands[] = {
                 "done about a damaged journal.\n\n"
                 "  systemctl stop durabled && durablectl fsck --state /var/lib/durabled\n",
                 command_fsck },
-        { "objects", "address|bookmark|restore|export ... [OPTION...]",
+        { "objects", "address|bookmark|restore|snapshot|export ... [OPTION...]",
                 "one object: its address, its history, a copy of it",
                 "  address APP CLASS NAME      its id, shard, worker and address\n"
                 "  bookmark NAME [--at TIME]   print the bookmark of now, or of a moment\n"
                 "  restore NAME BOOKMARK       make it what it was; prints the bookmark that "
-                "undoes "
-                "it\n"
+                "undoes it\n"
+                "  snapshot NAME TO            copy it into another object of its class\n"
                 "  export NAME [FILE|-]        copy it into an ordinary SQLite file (default "
                 "NAME.sqlite)\n\n"
                 "NAME is the object's name or its id of 64 hex digits. An object that does not "
@@ -70,7 +70,8 @@ const Command commands[] = {
                 "                              time), -90s, -15m, -1h30m, -2d, seconds since "
                 "1970\n"
                 "  --yes                       do not ask before a restore\n"
-                "  --force                     replace FILE\n"
+                "  --bookmark BOOKMARK         snapshot and export: as it was then\n"
+                "  --force                     replace FILE, or the object TO\n"
                 "  --json                      the daemon's answer as it is\n"
                 "  --socket PATH               the control socket (as for 'status')\n\n"
                 "  durablectl objects bookmark acme --at -1h\n"

@@ -267,7 +267,8 @@ static int export_to(const Wish *wish, const char *path)
         bool to_stdout = strcmp(path, "-") == 0;
         int r;
 
-        r = wish_ask(wish, "Export", NULL, NULL, &answer, &fd);
+        r = wish_ask(wish, "Export", wish->bookmark ? "bookmark" : NULL,
+                wish->bookmark ? json_string(wish->bookmark) : NULL, &answer, &fd);
         if (r)
                 return r;
         if (fd < 0) {
@@ -290,6 +291,39 @@ static int export_to(const Wish *wish, const char *path)
         } else {
                 fprintf(stderr, "wrote %lld bytes%s%s\n", number_of(answer, "size"),
                         to_stdout ? "" : " to ", to_stdout ? "" : path);
+        }
+        return EXIT_OK;
+}
+
+static int objects_snapshot(const Wish *wish)
+{
+        _cleanup_(json_decref_p) json_t *answer = NULL, *parameters = wish_parameters(wish);
+        const char *from = wish->arguments[0], *to = wish->arguments[1];
+        int r;
+
+        if (!parameters ||
+                json_object_set_new(
+                        parameters, wish->id || is_id(to) ? "to_id" : "to", json_string(to)) < 0 ||
+                json_object_set_new(parameters, "overwrite", json_boolean(wish->force)) < 0 ||
+                (wish->bookmark && json_object_set_new(parameters, "bookmark",
+                                           json_string(wish->bookmark)) < 0)) {
+                complain("names and bookmarks are written in UTF-8");
+                return EXIT_USAGE;
+        }
+        r = ask(wish->socket, "io.durabled.Objects.Snapshot", parameters, OBJECT_TIMEOUT_MS,
+                &answer, NULL);
+        if (r)
+                return r;
+        if (wish->json) {
+                print_json(answer);
+                return EXIT_OK;
+        }
+        if (*text_of(answer, "undo")) {
+                fprintf(stderr, "replaced '%s' by a copy of '%s'; to undo it, restore it to\n", to,
+                        from);
+                puts(text_of(answer, "undo"));
+        } else {
+                fprintf(stderr, "made '%s', a copy of '%s'\n", to, from);
         }
         return EXIT_OK;
 }
@@ -323,8 +357,11 @@ static int objects_export(const Wish *wish)
 static const WishVerb verbs[] = {
         { "address", "address APP CLASS NAME [--id]", "jsi", 3, 3, objects_address },
         { "bookmark", "bookmark NAME [--at TIME]", "jsiact", 1, 1, objects_bookmark },
-        { "export", "export NAME [FILE|-] [--force]", "jsiacf", 1, 2, objects_export },
+        { "export", "export NAME [FILE|-] [--bookmark BOOKMARK] [--force]", "jsiacfb", 1, 2,
+                objects_export },
         { "restore", "restore NAME BOOKMARK [--yes]", "jsiacy", 2, 2, objects_restore },
+        { "snapshot", "snapshot NAME TO [--bookmark BOOKMARK] [--force]", "jsiacfb", 2, 2,
+                objects_snapshot },
 };
 
 static int wish_parse(int argc, char **argv, Wish *ret, char *ret_used, size_t size)
@@ -393,8 +430,8 @@ int command_objects(int argc, char **argv)
                         strchr(verb->options, 'c') ? " [--app APP] [--class CLASS] [--id]" : "");
                 return EXIT_USAGE;
         }
-        complain("objects %s: there is only address, bookmark, restore and export; 'durablectl "
-                 "objects --help' tells more",
+        complain("objects %s: there is only address, bookmark, restore, snapshot and export; "
+                 "'durablectl objects --help' tells more",
                 *wish.verb ? wish.verb : "needs a word");
         return EXIT_USAGE;
 }

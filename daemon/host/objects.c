@@ -38,16 +38,24 @@ typedef struct ObjectsCall {
         const char *verb;
         Candidate *candidates;
         size_t n_candidates, n_waiting;
+        Candidate *to;           /* of a snapshot */
         const char *unreachable; /* why a class could not be asked */
         ObjectsDone done;
 } ObjectsCall;
 
+static void candidate_done(Candidate *candidate)
+{
+        free(candidate->class_name);
+        free(candidate->unique_key);
+}
+
 static void objects_free(ObjectsCall *objects)
 {
-        for (size_t i = 0; i < objects->n_candidates; i++) {
-                free(objects->candidates[i].class_name);
-                free(objects->candidates[i].unique_key);
-        }
+        for (size_t i = 0; i < objects->n_candidates; i++)
+                candidate_done(&objects->candidates[i]);
+        if (objects->to)
+                candidate_done(objects->to);
+        free(objects->to);
         free(objects->candidates);
         json_decref(objects->parameters);
         free(objects);
@@ -104,14 +112,14 @@ static const char *id_problem(int r)
 }
 
 /* The id of the object in that class. 0, IDENT_E_*, or a negative errno. */
-static int class_find_id(const CatalogClass *class, const char *name, const char *id, ObjectId *ret)
+static int class_find_id(const char *key, const char *name, const char *id, ObjectId *ret)
 {
         int r;
 
         if (name)
-                return ident_from_name(slice_from(class->unique_key), slice_from(name), ret);
+                return ident_from_name(slice_from(key), slice_from(name), ret);
         r = ident_parse(slice_from(id), ret);
-        return r ?: ident_check(slice_from(class->unique_key), ret);
+        return r ?: ident_check(slice_from(key), ret);
 }
 
 static int add_candidate(
@@ -156,7 +164,7 @@ static int collect(ObjectsCall *objects, Search *search)
                         if (search->class && strcmp(class->class_name, search->class) != 0)
                                 continue;
                         search->has_class = true;
-                        r = class_find_id(class, search->name, search->id, &id);
+                        r = class_find_id(class->unique_key, search->name, search->id, &id);
                         if (r > 0)
                                 search->problem = r;
                         else if (r == 0)
@@ -405,6 +413,83 @@ static void objects_restore(ControlCall *call, json_t *parameters, void *data)
                 objects_start(call, parameters, data, "restore", restore_done);
 }
 
+/* The copy has been made; it goes into the other object, which may be another worker's. */
+static void snapshot_imported(json_t *answer, int fd, void *data)
+{
+        const Candidate *to = data;
+        ObjectsCall *objects = to->owner;
+        const char *error = json_string_value(json_object_get(answer, "error"));
+        const char *message = json_string_value(json_object_get(answer, "message"));
+        bool created = json_is_true(json_object_get(answer, "created"));
+        _cleanup_(json_decref_p) json_t *null = json_null();
+
+        close_p(&fd);
+        if (!answer || error)
+                objects_fail(objects, error ? error : "Failed", "message",
+                        message ? message : strerror(ENOMEM));
+        else
+                reply_with(objects, to, "undo",
+                        created ? null : json_object_get(answer, "bookmark"), -1);
+}
+
+static int snapshot_find_target(ObjectsCall *objects, const Candidate *from)
+{
+        Candidate *to = calloc(1, sizeof(*to));
+
+        objects->to = to;
+        if (!to)
+                return -ENOMEM;
+        to->owner = objects;
+        to->app = from->app;
+        to->class_name = strdup(from->class_name);
+        to->unique_key = strdup(from->unique_key);
+        if (!to->class_name || !to->unique_key)
+                return -ENOMEM;
+        return class_find_id(
+                to->unique_key, objects_get(objects, "to"), objects_get(objects, "to_id"), &to->id);
+}
+
+static int snapshot_send(ObjectsCall *objects, int fd)
+{
+        _cleanup_(json_decref_p) json_t *message =
+                message_new(objects->to, "import", objects_get(objects, "to"));
+        bool overwrite = json_is_true(json_object_get(objects->parameters, "overwrite"));
+
+        if (!message || json_object_set_new(message, "overwrite", json_boolean(overwrite)) < 0)
+                return -ENOMEM;
+        return slot_operate(
+                candidate_get_slot(objects->to), message, fd, snapshot_imported, objects->to);
+}
+
+static void snapshot_exported(ObjectsCall *objects, const Candidate *object, json_t *answer, int fd)
+{
+        int r = snapshot_find_target(objects, object);
+
+        if (r != 0) {
+                objects_fail(objects, r < 0 ? "Failed" : "InvalidId", "message",
+                        r < 0 ? strerror(-r) : id_problem(r));
+        } else if (ident_equal(&objects->to->id, &object->id)) {
+                objects_fail(objects, "Failed", "message",
+                        "the destination is the object itself: that is a restore");
+        } else {
+                r = fd < 0 ? -EBADF : snapshot_send(objects, fd);
+                if (r < 0)
+                        objects_fail(objects, "Unavailable", "message", send_problem(r));
+        }
+        close_p(&fd);
+}
+
+static void objects_snapshot(ControlCall *call, json_t *parameters, void *data)
+{
+        bool has_name = json_is_string(json_object_get(parameters, "to"));
+        bool has_id = json_is_string(json_object_get(parameters, "to_id"));
+
+        if (has_name == has_id)
+                control_reply_invalid(call, has_name ? "to_id" : "to");
+        else
+                objects_start(call, parameters, data, "export", snapshot_exported);
+}
+
 static json_t *address_new(
         const Supervisor *supervisor, const SupervisorApp *app, const ObjectId *id)
 {
@@ -457,6 +542,7 @@ static const ControlMethod methods[] = {
         { "Bookmark", objects_bookmark },
         { "Export", objects_export },
         { "Restore", objects_restore },
+        { "Snapshot", objects_snapshot },
 };
 
 const ControlInterface objects_interface = { "io.durabled.Objects", interface_io_durabled_Objects,

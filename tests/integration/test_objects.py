@@ -387,5 +387,59 @@ class Restore(ObjectsCase):
         self.assertEqual(self.show("waits"), "1 1 1")
 
 
+class Snapshot(ObjectsCase):
+    def test_a_copy_goes_into_other_objects_wherever_they_live(self):
+        self.add("source", 3)
+        three = self.objects("bookmark", "source")
+        self.add("source", 2)
+        slots = set()
+        for n in range(6):
+            name = f"copy{n}"
+            self.objects("snapshot", "source", name, "--bookmark", three)
+            found = self.daemon.address_of("things", "Thing", name)
+            slots.add(found["slot"])
+            self.assertEqual(self.show(name), "3 3 3")
+            # It is itself: its name, and its own from here on.
+            self.assertEqual(self.add(name), "4 4 4")
+            self.assertEqual(self.show("source"), "5 5 5")
+        self.assertEqual(slots, {0, 1})
+        self.objects("snapshot", "source", "now")
+        self.assertEqual(self.show("now"), "5 5 5")
+
+    def test_an_object_is_replaced_only_when_told_so_and_can_be_had_back(self):
+        self.add("from", 3)
+        for name in ("to", "to2", "to3"):
+            self.add(name, 7)
+            self.refused(FAILED, "ObjectExists", "snapshot", "from", name)
+            self.assertEqual(self.show(name), "7 7 7")
+            undo = self.objects("snapshot", "from", name, "--force")
+            self.assertEqual(self.show(name), "3 3 3")
+            self.objects("restore", name, undo, "--yes")
+            self.assertEqual(self.show(name), "7 7 7")
+        self.refused(FAILED, "itself", "snapshot", "from", "from", "--force")
+        self.refused(ABSENT, "NoSuchObject", "snapshot", "nobody", "from")
+
+    def test_an_export_of_the_past_is_what_was_then(self):
+        self.add("old", 2)
+        two = self.objects("bookmark", "old")
+        self.add("old", 2)
+        path = os.path.join(self.folder, "old.sqlite")
+        self.objects("export", "old", path, "--bookmark", two)
+        self.assertEqual(content(path), ((2, 2), (2, 2)))
+        self.assertEqual(self.show("old"), "4 4 4")
+        self.refused(FAILED, "InvalidBookmark", "export", "old", path, "--force", "--bookmark",
+                     two[:-1] + ("0" if two[-1] != "0" else "1"))
+
+    def test_a_time_names_the_last_commit_by_then(self):
+        self.add("timed", 2)
+        time.sleep(0.05)
+        moment = time.time()
+        time.sleep(0.05)
+        self.add("timed", 3)
+        bookmark = self.objects("bookmark", "timed", "--at", f"{moment:.3f}")
+        self.objects("restore", "timed", bookmark, "--yes")
+        self.assertEqual(self.show("timed"), "2 2 2")
+
+
 if __name__ == "__main__":
     unittest.main()
