@@ -17,6 +17,7 @@ from daemon import DURABLECTL, Service
 
 MAIN = '''
 import asyncio
+from datetime import datetime, timezone
 
 from workers import DurableObject, Response, WorkerEntrypoint
 
@@ -43,6 +44,23 @@ class Thing(DurableObject):
             self.count += 1
         elif action == "doze":
             await asyncio.sleep(20)
+        elif action == "bookmark":
+            return Response(await self.ctx.storage.getCurrentBookmark())
+        elif action.startswith("at-"):
+            moment = datetime.fromtimestamp(float(action[3:]), timezone.utc)
+            return Response(await self.ctx.storage.get_bookmark_for_time(moment))
+        elif action.startswith("return-"):
+            undo = await self.ctx.storage.onNextSessionRestoreBookmark(action[7:])
+            return Response(undo)
+        elif action == "abort":
+            self.count = -1
+            try:
+                self.ctx.abort("starts anew")
+            except Exception:
+                return Response("not caught by an app's own handlers")
+        elif action == "later":
+            await asyncio.sleep(0.2)
+            self.ctx.abort()
         return Response(f"{self.count} {self.rows('a')} {self.rows('b')}")
 
 
@@ -105,6 +123,18 @@ class ObjectsCase(unittest.TestCase):
 
     def show(self, name, kind="thing"):
         return self.daemon.get(f"/{kind}/{name}/show").text
+
+    def until_answer(self, name, seconds=30):
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                answer = self.daemon.get(f"/thing/{name}/show")
+                if answer.status == 200:
+                    return answer.text
+            except OSError:
+                pass
+            self.assertLess(time.monotonic(), end, "the worker does not come back")
+            time.sleep(0.1)
 
     def files(self):
         found = []
@@ -271,17 +301,6 @@ class Restore(ObjectsCase):
         self.assertEqual(self.show("back"), "3 3 3")
         self.assertEqual(self.add("back"), "4 4 4")
 
-    def test_a_sleeping_object_is_restored_without_waking_it(self):
-        self.add("asleep", 2)
-        two = self.objects("bookmark", "asleep")
-        self.add("asleep", 2)
-        self.daemon.stop()
-        self.daemon.start()
-        events = self.daemon.sum_of("runtime", "events")
-        self.restore("asleep", two)
-        self.assertEqual(self.daemon.sum_of("runtime", "events"), events)
-        self.assertEqual(self.show("asleep"), "2 2 2")
-
     def test_a_restore_outlives_a_kill_of_the_worker(self):
         self.add("killed", 2)
         two = self.objects("bookmark", "killed")
@@ -290,18 +309,6 @@ class Restore(ObjectsCase):
         for worker in self.daemon.all_workers():
             os.kill(worker["pid"], signal.SIGKILL)
         self.assertEqual(self.until_answer("killed"), "2 2 2")
-
-    def until_answer(self, name, seconds=30):
-        end = time.monotonic() + seconds
-        while True:
-            try:
-                answer = self.daemon.get(f"/thing/{name}/show")
-                if answer.status == 200:
-                    return answer.text
-            except OSError:
-                pass
-            self.assertLess(time.monotonic(), end, "the worker does not come back")
-            time.sleep(0.1)
 
     def test_wrong_bookmarks_change_nothing(self):
         self.add("mine", 2)
@@ -439,6 +446,85 @@ class Snapshot(ObjectsCase):
         bookmark = self.objects("bookmark", "timed", "--at", f"{moment:.3f}")
         self.objects("restore", "timed", bookmark, "--yes")
         self.assertEqual(self.show("timed"), "2 2 2")
+
+
+class Guest(ObjectsCase):
+    def ask(self, name, action):
+        return self.daemon.get(f"/thing/{name}/{action}")
+
+    def test_an_app_takes_bookmarks_and_goes_back(self):
+        self.add("app", 3)
+        three = self.ask("app", "bookmark").text
+        self.assertEqual(len(three), 59)
+        self.add("app", 2)
+        undo = self.ask("app", f"return-{three}").text
+        # Not before the next session.
+        self.assertEqual(self.show("app"), "5 5 5")
+        self.assertEqual(self.add("app"), "6 6 6")
+        answer = self.ask("app", "abort")
+        self.assertEqual(answer.status, 500)
+        self.assertIn("starts anew", answer.text)
+        self.assertEqual(self.show("app"), "3 3 3")
+        # It was done once.
+        self.ask("app", "abort")
+        self.assertEqual(self.add("app"), "4 4 4")
+        self.ask("app", "abort")
+        self.assertEqual(self.show("app"), "4 4 4")
+        self.ask("app", f"return-{undo}")
+        self.ask("app", "abort")
+        self.assertEqual(self.show("app"), "5 5 5")
+        self.ask("app", "abort")
+        self.assertEqual(self.show("app"), "5 5 5")
+
+    def test_what_an_operator_takes_an_app_can_use_and_the_other_way_round(self):
+        self.add("both", 2)
+        two = self.ask("both", "bookmark").text
+        self.add("both")
+        three = self.objects("bookmark", "both")
+        self.objects("restore", "both", two, "--yes")
+        self.assertEqual(self.show("both"), "2 2 2")
+        self.ask("both", f"return-{three}")
+        self.ask("both", "abort")
+        self.assertEqual(self.show("both"), "3 3 3")
+
+    def test_a_time_gives_a_bookmark_to_an_app(self):
+        self.add("clock", 2)
+        time.sleep(0.05)
+        moment = time.time()
+        time.sleep(0.05)
+        self.add("clock")
+        then = self.ask("clock", f"at-{moment}").text
+        self.assertLess(then, self.ask("clock", "bookmark").text)
+        self.ask("clock", f"return-{then}")
+        self.ask("clock", "abort")
+        self.assertEqual(self.show("clock"), "2 2 2")
+
+    def test_a_bookmark_of_another_object_is_refused_at_once(self):
+        self.add("one")
+        self.add("two")
+        foreign = self.ask("two", "bookmark").text
+        answer = self.ask("one", f"return-{foreign}")
+        self.assertEqual(answer.status, 500)
+        self.daemon.wait_output("this is no bookmark of the object")
+        self.ask("one", "abort")
+        self.assertEqual(self.show("one"), "1 1 1")
+
+    def test_an_abort_gives_up_the_other_requests_of_the_object(self):
+        self.add("others")
+        answers = {}
+
+        def ask(action):
+            answers[action] = self.ask("others", action)
+
+        threads = [threading.Thread(target=ask, args=(a,)) for a in ("doze", "later")]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(15)
+        # One step may have run the tasks of both: then the one that aborts is given up as well.
+        self.assertIn(answers["later"].status, (500, 503))
+        self.assertEqual(answers["doze"].status, 503)
+        self.assertEqual(self.show("others"), "1 1 1")
 
 
 if __name__ == "__main__":
