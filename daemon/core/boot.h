@@ -19,7 +19,8 @@
  *     ready   {}              the app is loaded, listeners are served
  *     failed  {message}       the app could not be loaded; the worker exits with status 3
  *     stats   {id, edge: {...}, objects: {...}, runtime: {...}}
- *     operated {id, error, message} or {id, bookmark, size, created}, with a descriptor for some verbs
+ *     operated {id, error, message} or {id, bookmark, size, created}, with a descriptor for some
+ *             verbs
  *
  * fds: "listener:public", "listener:address", "internal", "hand-off", "hand-off:<slot>".
  * At most BOOT_MESSAGE_MAX bytes and BOOT_FDS_MAX descriptors.
