@@ -69,8 +69,8 @@
  *   76  4  zero
  *
  * Samples, in the order of LSNs: { nanoseconds since 1970: 8, LSN: 8 }: records up to this LSN were
- * sealed by then. One for each batch but where the next was sealed within 10 ms; the last batch has
- * one. A clock that was set back shows in them.
+ * sealed by then. There is one for the last batch of every 10 ms. A clock that was set back shows
+ * in them.
  *
  * Every block, table, chunk and area has a crc, and what finds it is covered by one: what decodes
  * was written.

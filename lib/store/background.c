@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "lib/store/store-private.h"
+#include "lib/store/archive.h"
 
 #include <errno.h>
 #include <malloc.h>
 
 /*
  * What is done behind the commits, in steps: segments made ready, logs written to their files,
- * segments retired, long readers' pages copied forward, files removed
+ * segments archived and retired, long readers' pages copied forward, files removed
  *
  * All of it runs on one thread, so that nobody else writes database files. A step looks for the
  * first thing to do. What must wait for a flush is left; its completion calls for work again.
@@ -501,7 +501,7 @@ static int step_retire(Store *store)
         store_lock(store);
         before = store->journal.low;
         store_unlock(store);
-        low = find_low(store);
+        low = MIN(find_low(store), archive_get_low(store));
         if (low <= before)
                 return 0;
         journal_set_low(store, low);
@@ -550,11 +550,19 @@ int store_background_step(Store *store)
         };
         int r = atomic_load(&store->failure);
 
+        /* An archive file takes many steps: neither it nor the rest waits for the other's end. */
+        store->archive_turn = !store->archive_turn;
+        if (!r && store->archive_turn)
+                r = archive_step(store);
         for (size_t i = 0; !r && i < ELEMENTSOF(steps); i++)
                 r = steps[i](store);
-        if (!r)
-                note_stuck(store);
-        return r;
+        if (!r && !store->archive_turn)
+                r = archive_step(store);
+        if (r)
+                return r;
+        archive_note_idle(store);
+        note_stuck(store);
+        return 0;
 }
 
 void store_set_draining(Store *store, bool draining)

@@ -107,6 +107,7 @@ static int next_segment(Journal *journal)
         /* The next one, and an old one's end, are the background's. */
         CONTAINER_OF(journal, Store, journal)->work_waits = true;
         journal->segments[slot].number = ++journal->last_segment;
+        journal->segments[slot].last_lsn = 0;
         journal->current = (unsigned)slot;
         journal->offset = 0;
         return 0;
@@ -205,6 +206,7 @@ static void put_records(Store *store, JournalAppend *append)
         batch->len += append->len;
         batch->n_records += append->n_records;
         batch->last_lsn = append->ret_last_lsn;
+        journal->segments[batch->slot].last_lsn = batch->last_lsn;
         journal->queued += append->len;
         store->stats.record_bytes += append->len;
         if (node->first_segment == NO_SEGMENT)

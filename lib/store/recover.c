@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "lib/store/recover.h"
 
+#include "lib/store/archive.h"
+
 #include <errno.h>
 #include <stdarg.h>
 
@@ -457,9 +459,12 @@ int store_recover(Store *store)
 
         r = r ?: secure_tail(&found);
         r = r ?: redo_run(&found);
+        r = r ?: archive_found(&found);
         r = r ?: found_switch_epoch(&found, &epoch);
         r = r ?: remove_leftovers(store);
         r = r ?: journal_open(store, &epoch);
+        if (!r)
+                archive_begin(store, &epoch);
         store->stats.redo_ns = disk_clock_monotonic(store->disk) - start;
         if (!r && store->stats.redone_commits)
                 store_log(store, LOG_INFO,

@@ -21,6 +21,8 @@ typedef struct FoundBatch {
         uint64_t offset;
 } FoundBatch;
 
+typedef struct Found Found;
+
 #define FOUND_NO_SLOT UINT_MAX /* the damage is the epoch file's, or its absence */
 
 typedef struct FoundDamage {
@@ -30,7 +32,7 @@ typedef struct FoundDamage {
         char text[256];
 } FoundDamage;
 
-typedef struct Found {
+struct Found {
         Store *store;
         EpochFile epoch;
         bool has_epoch;
@@ -49,7 +51,7 @@ typedef struct Found {
         /* With `cut`, whether a file is left as it is, by its path. NULL: none is. */
         bool (*leave)(const char *path, void *data);
         void *data;
-} Found;
+};
 
 /* Reads the epoch file and finds the batches; found holds store, cut and cut_lsn, the rest zero. */
 int found_open(Found *found);

@@ -47,6 +47,7 @@ enum {
         SABOTAGE_CRC = 512,         /* a torn batch is believed */
         SABOTAGE_TAIL = 1024,       /* 2: a redo does not make the last batch durable first */
         SABOTAGE_PARENTS = 2048,    /* 3: nor are the folders of these folders */
+        SABOTAGE_ARCHIVE = 4096,    /* 8: segments go without a file in the archive */
 };
 
 #define NO_SEGMENT UINT64_MAX
@@ -58,6 +59,7 @@ enum {
 #define BATCH_TARGET (1u << 20)
 
 typedef struct Node Node;
+typedef struct Archive Archive;
 
 typedef enum SegmentState {
         SEGMENT_ABSENT, /* no file yet */
@@ -69,6 +71,7 @@ typedef struct Segment {
         SegmentState state;
         DiskFile *file;
         uint64_t number;
+        uint64_t last_lsn; /* of its records, or 0 */
 } Segment;
 
 typedef struct Batch {
@@ -202,6 +205,8 @@ struct Store {
         uint64_t retire_round;
         uint64_t wal_peak;             /* of wal_bytes, since memory was given back */
         bool no_segment_logged, retry; /* something failed that may succeed later */
+        Archive *archive;              /* NULL without one; archive.c */
+        bool archive_turn;             /* its step comes first */
         pthread_t background;
         bool has_background, stop_background;
         bool work_waits;                /* a flush is to call for work */

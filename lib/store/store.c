@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "lib/store/store-private.h"
+#include "lib/store/archive.h"
 
 #include "lib/store/crc32c.h"
 
@@ -8,6 +8,7 @@
 
 #define SEGMENT_SIZE_DEFAULT (UINT64_C(64) << 20)
 #define SEGMENT_SIZE_MIN (UINT64_C(256) << 10)
+#define SEGMENT_SIZE_MAX (UINT64_C(2) << 30)
 #define SEGMENTS_DEFAULT 8
 #define SEGMENTS_MIN 3
 #define SEGMENTS_MAX 100
@@ -17,6 +18,8 @@
 #define SPILL_DEFAULT (UINT64_C(16) << 20)
 #define CHECKPOINT_DEFAULT 128
 #define COMPLAIN_NS (10 * UINT64_C(1000000000))
+#define ARCHIVE_DAYS_DEFAULT 30
+#define ARCHIVE_MAX_DEFAULT (UINT64_C(10) << 30)
 
 #ifdef STORE_SABOTAGE
 unsigned store_sabotage;
@@ -171,9 +174,11 @@ static int set_options(Store *store, const StoreOptions *options)
         o->wal_total_max = o->wal_total_max ?: WAL_TOTAL_DEFAULT;
         o->spill_size = o->spill_size ?: SPILL_DEFAULT;
         o->checkpoint_at = o->checkpoint_at ?: CHECKPOINT_DEFAULT;
-        if (o->segment_size < SEGMENT_SIZE_MIN || o->segment_size % DISK_BLOCK ||
-                o->n_segments < SEGMENTS_MIN || o->n_segments > SEGMENTS_MAX || !o->journal ||
-                !o->objects || o->objects[0] != '/')
+        o->archive_days = o->archive_days ?: ARCHIVE_DAYS_DEFAULT;
+        o->archive_max = o->archive_max ?: ARCHIVE_MAX_DEFAULT;
+        if (o->segment_size < SEGMENT_SIZE_MIN || o->segment_size > SEGMENT_SIZE_MAX ||
+                o->segment_size % DISK_BLOCK || o->n_segments < SEGMENTS_MIN ||
+                o->n_segments > SEGMENTS_MAX || !o->journal || !o->objects || o->objects[0] != '/')
                 return -EINVAL;
         /* A record and a name must fit into what is left of an empty segment. */
         o->spill_size = MIN(o->spill_size, SPILL_DEFAULT);
@@ -194,8 +199,6 @@ static int take_lock(Store *store)
         int r = store_make_folder(store->disk, store->journal_path);
 
         r = r ?: store_make_folder(store->disk, store->objects_path);
-        if (!r && store->archive_path)
-                r = store_make_folder(store->disk, store->archive_path);
         if (!r && asprintf(&path, "%s/lock", store->journal_path) < 0)
                 r = -ENOMEM;
         r = r ?: disk_open(store->disk, path, DISK_CREATE, &store->lock);
@@ -233,6 +236,7 @@ void store_free(Store *store)
 {
         List *link;
 
+        archive_done(store);
         journal_close(store);
         while ((link = list_first(&store->node_list))) {
                 Node *node = list_entry(link, Node, link);
@@ -279,7 +283,8 @@ int store_open(const StoreOptions *options, Store **ret)
 
         if (r)
                 return r;
-        r = store_recover(store);
+        r = archive_open_folder(store);
+        r = r ?: store_recover(store);
         r = r ?: vfs_register(store);
         if (r) {
                 store_free(store);

@@ -33,6 +33,9 @@
  *    (store_fail()).
  * 7. A commit that SQLite gives up after its capture is followed by CANCEL before the object can do
  *    anything else (capture.c, at the end of the write transaction).
+ * 8. With an archive, what a segment holds is in a synced archive file before the mark that retires
+ *    it, or the epoch switch that makes it void (archive.c); recovery goes on with a gap where the
+ *    disk is full.
  *
  * LSN: the number of a record in the journal, growing over restarts as well; 0 is before all.
  *
@@ -54,8 +57,10 @@ typedef struct StoreOptions {
         /* The slot's archive folder, made when missing; NULL: no commit can be restored. Other
          * journals of the app have theirs beside it, in the same folder. */
         const char *archive;
+        unsigned archive_days; /* how long its files are kept; 0: 30 */
+        uint64_t archive_max;  /* bytes of them; beyond it the oldest go; 0: 10 GiB */
         const char *objects;   /* absolute, without a slash at the end, made when missing */
-        uint64_t segment_size; /* bytes, a multiple of DISK_BLOCK; 0: 64 MiB; at least 256 KiB */
+        uint64_t segment_size; /* bytes, a multiple of DISK_BLOCK; 0: 64 MiB; 256 KiB to 2 GiB */
         unsigned n_segments;   /* at most; 0: 8; at least 3 */
         uint64_t queue_max;    /* bytes captured and not yet on disk; 0: 64 MiB */
         uint64_t
@@ -84,6 +89,8 @@ typedef struct StoreStats {
         uint64_t checkpoints, checkpointed_pages, syncs, retired_segments;
         unsigned objects, dirty_objects; /* known now; not fully in their files */
         unsigned segments_live, segments_free;
+        uint64_t archived_segments, archive_ns;                /* written, and the time that took */
+        uint64_t archive_pruned, archive_files, archive_bytes; /* files removed; those there now */
         /* What store_open() redid. */
         uint64_t redone_commits, redone_pages, redone_objects, redo_bytes, redo_ns;
 } StoreStats;

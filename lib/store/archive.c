@@ -1,0 +1,463 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "lib/store/archive.h"
+
+#include "lib/store/archive-read.h"
+#include "lib/store/recover.h"
+
+#include <errno.h>
+
+/*
+ * When segments are archived, and when archive files go
+ *
+ * A segment is written by the background as soon as it is not the current one and all of it is
+ * durable, so that a retire need not wait; what recovery finds without a file it writes before the
+ * epoch is switched. A disk without room stops that: in the background the journal fills meanwhile
+ * and nothing is lost; recovery goes on with a gap.
+ */
+
+#define SUFFIX_NEW ".new"
+
+typedef struct Kept {
+        uint64_t first_lsn, size;
+} Kept;
+
+struct Archive {
+        ArchiveWriter *writer; /* of segment next_segment */
+        DiskFile *segment;
+        uint64_t started;
+        uint64_t next_segment; /* the oldest that has no file; from archive_begin() on */
+        uint64_t epoch_first_lsn, last_before;
+        Kept *kept; /* files, the oldest first */
+        size_t n_kept, room;
+        uint64_t bytes;
+        uint64_t due; /* when the oldest is too old; 0: not known */
+        bool has_failed, failure_logged, prune_logged;
+};
+
+void archive_done(Store *store)
+{
+        Archive *archive = store->archive;
+
+        if (!archive)
+                return;
+        archive_writer_free(archive->writer);
+        disk_close(archive->segment);
+        free(archive->kept);
+        free(archive);
+        store->archive = NULL;
+}
+
+static void count_kept(Store *store)
+{
+        Archive *archive = store->archive;
+
+        store_lock(store);
+        store->stats.archive_files = archive->n_kept;
+        store->stats.archive_bytes = archive->bytes;
+        store_unlock(store);
+}
+
+/* A file that takes the place of one with the same name was there before. */
+static int keep(Archive *archive, uint64_t first_lsn, uint64_t size)
+{
+        Kept *last = archive->n_kept ? &archive->kept[archive->n_kept - 1] : NULL;
+
+        if (last && last->first_lsn == first_lsn) {
+                archive->bytes += size - last->size;
+                last->size = size;
+                return 0;
+        }
+        if (archive->n_kept == archive->room) {
+                size_t room = MAX(2 * archive->room, (size_t)64);
+                Kept *kept = realloc(archive->kept, room * sizeof *kept);
+
+                if (!kept)
+                        return -ENOMEM;
+                archive->kept = kept;
+                archive->room = room;
+        }
+        archive->kept[archive->n_kept++] = (Kept){ first_lsn, size };
+        archive->bytes += size;
+        return 0;
+}
+
+static int see_new(const char *name, void *data)
+{
+        char **ret = data;
+
+        if (!slice_has_suffix(slice_from(name), SLICE(ARCHIVE_SUFFIX SUFFIX_NEW)))
+                return 0;
+        *ret = strdup(name);
+        return *ret ? 1 : -ENOMEM;
+}
+
+/* What a cut left of a file that was being written. */
+static int remove_new(Store *store)
+{
+        int r;
+
+        do {
+                _cleanup_(free_p) char *name = NULL, *path = NULL;
+                int removed;
+
+                r = disk_list(store->disk, store->archive_path, see_new, &name);
+                if (r <= 0)
+                        return r;
+                path = path_join(store->archive_path, name);
+                removed = path ? disk_unlink(store->disk, path) : -ENOMEM;
+                if (removed)
+                        r = removed;
+        } while (r == 1);
+        return r;
+}
+
+int archive_open_folder(Store *store)
+{
+        _cleanup_(free_p) uint64_t *lsns = NULL;
+        Archive *archive;
+        size_t n;
+        int r;
+
+        if (!store->archive_path)
+                return 0;
+        archive = store->archive = calloc(1, sizeof *archive);
+        if (!archive)
+                return -ENOMEM;
+        r = store_make_folder(store->disk, store->archive_path);
+        r = r ?: remove_new(store);
+        r = r ?: archive_list(store->disk, store->archive_path, &lsns, &n);
+        for (size_t i = 0; !r && i < n; i++) {
+                _cleanup_(free_p) char *path = archive_path(store->archive_path, lsns[i]);
+                uint64_t size;
+
+                r = path ? disk_stat_size(store->disk, path, &size) : -ENOMEM;
+                r = r ?: keep(archive, lsns[i], size);
+        }
+        if (!r)
+                count_kept(store);
+        return r;
+}
+
+static void count_archived(Store *store, uint64_t started)
+{
+        uint64_t ns = disk_clock_monotonic(store->disk) - started;
+
+        count_kept(store);
+        store_lock(store);
+        store->stats.archived_segments++;
+        store->stats.archive_ns += ns;
+        store_unlock(store);
+}
+
+/* What is done is in the list; or there was nothing. */
+static int keep_written(Store *store, const ArchiveWriter *writer, uint64_t started)
+{
+        const ArchiveHeader *header = archive_writer_get_header(writer);
+        int r = header->size ? keep(store->archive, header->first_lsn, header->size) : 0;
+
+        if (!r && header->size)
+                count_archived(store, started);
+        return r;
+}
+
+/* Recovery */
+
+/* The file of these records is there, and whole: one with its name was synced before. */
+static bool is_archived(Store *store, const ArchiveSource *source, uint64_t first_lsn)
+{
+        _cleanup_(free_p) char *path = archive_path(store->archive_path, first_lsn);
+        _cleanup_(archive_close_p) ArchiveFile *file = NULL;
+        ArchiveDamage damage;
+
+        if (!path || archive_open(store->disk, path, &damage, &file))
+                return false;
+        return archive_get_header(file)->epoch == source->epoch &&
+               archive_get_header(file)->segment == source->number &&
+               archive_get_header(file)->last_lsn == source->last_lsn;
+}
+
+static int archive_source(Store *store, const ArchiveSource *source)
+{
+        _cleanup_(archive_writer_free_p) ArchiveWriter *writer = NULL;
+        uint64_t started = disk_clock_monotonic(store->disk);
+        int r = archive_writer_new(source, &writer);
+
+        if (r)
+                return r;
+        do
+                r = archive_writer_step(writer);
+        while (r > 0);
+        return r ?: keep_written(store, writer, started);
+}
+
+static bool is_full(int error)
+{
+        return error == -ENOSPC || error == -EDQUOT || error == -EFBIG;
+}
+
+/* Batches first..last are one segment's. */
+static int archive_segment(Found *found, size_t first, size_t last)
+{
+        Store *store = found->store;
+        const FoundBatch *end = &found->batches[last];
+        ArchiveSource source = {
+                .store = store,
+                .segment = found->segments[end->slot],
+                .number = end->header.segment,
+                .epoch = found->epoch.epoch,
+                .epoch_first_lsn = found->epoch.first_lsn,
+                .last_before = found->epoch.last_before,
+                .end = end->offset + end->header.len,
+                .limit_lsn = found->cut_lsn ?: UINT64_MAX,
+        };
+        uint64_t first_lsn = 0;
+        int r;
+
+        for (size_t i = first; i <= last; i++) {
+                const BatchHeader *header = &found->batches[i].header;
+
+                if (!header->n_records)
+                        continue;
+                if (!first_lsn)
+                        first_lsn = header->first_lsn;
+                source.last_lsn = header->first_lsn + header->n_records - 1;
+        }
+        if (source.last_lsn >= source.limit_lsn)
+                source.last_lsn = source.limit_lsn - 1;
+        if (!first_lsn || first_lsn >= source.limit_lsn || is_archived(store, &source, first_lsn))
+                return 0;
+        r = archive_source(store, &source);
+        if (is_full(r))
+                store_log(store, LOG_ERR,
+                        "segment %llu of the journal cannot be archived: %s; objects cannot be "
+                        "restored to moments before LSN %llu",
+                        (unsigned long long)source.number, strerror(-r),
+                        (unsigned long long)source.last_lsn);
+        return is_full(r) || r == -EBADMSG ? 0 : r;
+}
+
+int archive_found(Found *found)
+{
+        Store *store = found->store;
+        size_t first = 0;
+        int r = 0;
+
+        if (!store->archive || SABOTAGED(SABOTAGE_ARCHIVE) || !found->n_batches)
+                return 0;
+        if (!(found->epoch.flags & EPOCH_UNDO)) {
+                store_log(store, LOG_NOTICE,
+                        "the journal was written without an archive: objects cannot be restored to "
+                        "moments before now");
+                return 0;
+        }
+        for (size_t i = 0; !r && i < found->n_batches; i++) {
+                if (i + 1 < found->n_batches &&
+                        found->batches[i + 1].header.segment == found->batches[i].header.segment)
+                        continue;
+                r = archive_segment(found, first, i);
+                first = i + 1;
+        }
+        return r;
+}
+
+/* The background */
+
+void archive_begin(Store *store, const EpochFile *epoch)
+{
+        Archive *archive = store->archive;
+
+        if (!archive)
+                return;
+        archive->next_segment = epoch->first_segment;
+        archive->epoch_first_lsn = epoch->first_lsn;
+        archive->last_before = epoch->last_before;
+}
+
+uint64_t archive_get_low(Store *store)
+{
+        return store->archive && !SABOTAGED(SABOTAGE_ARCHIVE) ? store->archive->next_segment
+                                                              : UINT64_MAX;
+}
+
+/* The store's mutex is held. */
+static bool is_durable(const Journal *journal, uint64_t segment)
+{
+        if (journal->filling && journal->filling->segment == segment)
+                return false;
+        if (journal->in_flight && journal->in_flight->segment == segment)
+                return false;
+        list_for_each(link, &journal->ready) {
+                if (list_entry(link, Batch, link)->segment == segment)
+                        return false;
+        }
+        return true;
+}
+
+/* The segment that is next and all durable; its slot, or -1. One without records needs no file. */
+static int find_segment(Store *store, ArchiveSource *source)
+{
+        Archive *archive = store->archive;
+        Journal *journal = &store->journal;
+        int slot = -1;
+
+        store_lock(store);
+        while (slot < 0 && archive->next_segment < journal->last_segment &&
+                is_durable(journal, archive->next_segment)) {
+                for (unsigned i = 0; i < journal->n_segments; i++) {
+                        const Segment *segment = &journal->segments[i];
+
+                        if (segment->state != SEGMENT_LIVE ||
+                                segment->number != archive->next_segment || !segment->last_lsn)
+                                continue;
+                        slot = (int)i;
+                        source->last_lsn = segment->last_lsn;
+                }
+                archive->next_segment += slot < 0;
+        }
+        source->epoch = journal->epoch;
+        store_unlock(store);
+        return slot;
+}
+
+/* 1 when there is a writer. */
+static int begin_segment(Store *store)
+{
+        Archive *archive = store->archive;
+        _cleanup_(free_p) char *path = NULL;
+        ArchiveSource source = {
+                .store = store,
+                .epoch_first_lsn = archive->epoch_first_lsn,
+                .last_before = archive->last_before,
+                .end = UINT64_MAX,
+                .limit_lsn = UINT64_MAX,
+        };
+        int slot = find_segment(store, &source), r;
+
+        if (slot < 0)
+                return 0;
+        if (asprintf(&path, "%s/segment-%02d", store->journal_path, slot) < 0) {
+                path = NULL;
+                return -ENOMEM;
+        }
+        /* The journal's own handle is for whole blocks. */
+        r = disk_open(store->disk, path, DISK_READ_ONLY, &archive->segment);
+        if (r)
+                return r;
+        source.segment = archive->segment;
+        source.number = archive->next_segment;
+        archive->started = disk_clock_monotonic(store->disk);
+        return archive_writer_new(&source, &archive->writer) ?: 1;
+}
+
+static void end_segment(Archive *archive)
+{
+        archive->writer = archive_writer_free(archive->writer);
+        archive->segment = disk_close(archive->segment);
+}
+
+static void note_failure(Store *store, int error)
+{
+        Archive *archive = store->archive;
+
+        if (!archive->failure_logged)
+                store_log(store, LOG_ERR,
+                        "the journal cannot be archived, it keeps what it has and fills up; tried "
+                        "again each second: %s: %s",
+                        store->archive_path, strerror(-error));
+        archive->failure_logged = archive->has_failed = true;
+        store->retry = true;
+}
+
+static int step_segment(Store *store)
+{
+        Archive *archive = store->archive;
+        int r = archive->writer ? 1 : begin_segment(store);
+
+        if (r > 0) {
+                r = archive_writer_step(archive->writer);
+                if (r > 0)
+                        return 1;
+                r = r ?: keep_written(store, archive->writer, archive->started);
+                if (!r || r == -EBADMSG) {
+                        archive->next_segment++;
+                        archive->due = 0;
+                        if (!r && archive->failure_logged)
+                                store_log(store, LOG_NOTICE, "the journal is archived again");
+                        archive->failure_logged &= r != 0;
+                        r = 1;
+                }
+        }
+        if (r)
+                end_segment(archive);
+        if (r >= 0)
+                return r;
+        note_failure(store, r);
+        return 0;
+}
+
+/* When the oldest file that can be read is too old: those before it go first. */
+static uint64_t find_due(Store *store)
+{
+        const Archive *archive = store->archive;
+
+        for (size_t i = 0; i < archive->n_kept; i++) {
+                _cleanup_(free_p) char *path =
+                        archive_path(store->archive_path, archive->kept[i].first_lsn);
+                _cleanup_(archive_close_p) ArchiveFile *file = NULL;
+                ArchiveDamage damage;
+
+                if (path && !archive_open(store->disk, path, &damage, &file))
+                        return archive_get_header(file)->last_time +
+                               store->options.archive_days * UINT64_C(86400) * 1000000000;
+        }
+        return UINT64_MAX;
+}
+
+static int step_prune(Store *store)
+{
+        Archive *archive = store->archive;
+        _cleanup_(free_p) char *path = NULL;
+        int r;
+
+        if (!archive->n_kept)
+                return 0;
+        if (!archive->due)
+                archive->due = find_due(store);
+        if (archive->bytes <= store->options.archive_max &&
+                disk_clock_realtime(store->disk) < archive->due)
+                return 0;
+        path = archive_path(store->archive_path, archive->kept[0].first_lsn);
+        r = path ? disk_unlink(store->disk, path) : -ENOMEM;
+        if (r && r != -ENOENT) {
+                if (!archive->prune_logged)
+                        store_log(store, LOG_ERR, "%s cannot be removed: %s", path ?: "a file",
+                                strerror(-r));
+                archive->prune_logged = archive->has_failed = store->retry = true;
+                return 0;
+        }
+        archive->prune_logged = false;
+        archive->bytes -= archive->kept[0].size;
+        archive->n_kept--;
+        memmove(archive->kept, archive->kept + 1, archive->n_kept * sizeof *archive->kept);
+        archive->due = 0;
+        count_kept(store);
+        store_lock(store);
+        store->stats.archive_pruned++;
+        store_unlock(store);
+        return 1;
+}
+
+int archive_step(Store *store)
+{
+        if (!store->archive || store->archive->has_failed)
+                return 0;
+        return step_segment(store) ?: step_prune(store);
+}
+
+void archive_note_idle(Store *store)
+{
+        if (!store->archive || !store->archive->has_failed)
+                return;
+        store->archive->has_failed = false;
+        store->retry = true;
+}

@@ -1,0 +1,617 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "lib/store/archive-read.h"
+#include "tests/unit/store/walk.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ARCHIVE "/state/archive/shop/0"
+#define MAX_COMMITS 2000
+
+static World world;
+
+typedef struct Commit {
+        uint64_t lsn;
+        Content content;
+} Commit;
+
+static Commit commits[MAX_COMMITS];
+static size_t n_commits;
+
+static const DiskOps *real_ops;
+static DiskOps ops;
+static bool is_full;
+
+static int open_unless_full(Disk *disk, const char *path, unsigned flags, DiskFile **ret)
+{
+        if (is_full && flags & DISK_CREATE && strstr(path, "/archive/"))
+                return -ENOSPC;
+        return real_ops->open(disk, path, flags, ret);
+}
+
+static void forget_commits(size_t kept)
+{
+        while (n_commits > kept)
+                content_free(&commits[--n_commits].content);
+}
+
+static int start(void **state)
+{
+        world_init(&world, 5);
+        real_ops = world.disk->ops;
+        ops = *real_ops;
+        ops.open = open_unless_full;
+        world.disk->ops = &ops;
+        is_full = false;
+        world.options.archive = ARCHIVE;
+        world.options.segment_size = 256 << 10;
+        world.options.n_segments = 4;
+        world.options.spill_size = 96 << 10;
+        world.options.checkpoint_at = 16;
+        world_start(&world);
+        forget_commits(0);
+        return 0;
+}
+
+static int stop(void **state)
+{
+        forget_commits(0);
+        world_done(&world);
+        return 0;
+}
+
+static ArchiveFile *open_file(uint64_t first_lsn)
+{
+        _cleanup_(free_p) char *path = archive_path(ARCHIVE, first_lsn);
+        static ArchiveDamage damage;
+        ArchiveFile *file = NULL;
+        int r = archive_open(world.disk, path, &damage, &file);
+
+        if (r)
+                print_message("%s: offset %llu: %s\n", path, (unsigned long long)damage.offset,
+                        damage.what);
+        assert_int_equal(r, 0);
+        r = archive_verify(file);
+        if (r)
+                print_message("%s: offset %llu: %s\n", path, (unsigned long long)damage.offset,
+                        damage.what);
+        assert_int_equal(r, 0);
+        return file;
+}
+
+/* Every file is whole and follows the one before; their number. */
+static size_t check_chain(uint64_t *ret_last)
+{
+        uint64_t *lsns, last = 0;
+        size_t n;
+
+        assert_int_equal(archive_list(world.disk, ARCHIVE, &lsns, &n), 0);
+        for (size_t i = 0; i < n; i++) {
+                ArchiveFile *file = open_file(lsns[i]);
+                const ArchiveHeader *header = archive_get_header(file);
+
+                assert_int_equal(header->first_lsn, lsns[i]);
+                if (i)
+                        assert_int_equal(header->follows, last);
+                last = header->last_lsn;
+                archive_close(file);
+        }
+        free(lsns);
+        *ret_last = last;
+        return n;
+}
+
+static void walk_read_archive(const char *name, Walk *walk)
+{
+        Slice wanted = slice_from(object_path(name) + sizeof OBJECTS);
+        uint64_t *lsns;
+        size_t n;
+
+        assert_int_equal(archive_list(world.disk, ARCHIVE, &lsns, &n), 0);
+        for (size_t i = 0; i < n; i++) {
+                ArchiveFile *file = open_file(lsns[i]);
+                ArchiveObject *object;
+                ArchiveEntry entry;
+                int r = archive_find(file, wanted, &entry);
+
+                assert_true(r == 0 || r == ARCHIVE_E_ABSENT);
+                if (r == 0) {
+                        assert_int_equal(archive_object_open(file, &entry, &object), 0);
+                        for (size_t j = 0; j < archive_object_get_count(object); j++) {
+                                Record record;
+
+                                archive_object_get_record(object, j, &record);
+                                walk_add(walk, &record);
+                        }
+                        archive_object_close(object);
+                }
+                archive_close(file);
+        }
+        free(lsns);
+}
+
+typedef struct Past {
+        PastFn fn;
+        void *data;
+        size_t n;
+} Past;
+
+static int see_past(uint32_t number, const unsigned char *page, void *data)
+{
+        Past *past = data;
+
+        past->fn(number, page, past->data);
+        past->n++;
+        return 0;
+}
+
+static Slice walked;
+
+static void read_past(World *w, const Record *record, PastFn fn, void *data)
+{
+        Past past = { .fn = fn, .data = data };
+        uint64_t *lsns;
+        size_t n, at;
+
+        assert_int_equal(archive_list(world.disk, ARCHIVE, &lsns, &n), 0);
+        for (at = n; at > 0 && lsns[at - 1] > record->lsn; at--)
+                ;
+        if (at > 0) {
+                ArchiveFile *file = open_file(lsns[at - 1]);
+                ArchiveObject *object;
+                ArchiveEntry entry;
+
+                if (record->lsn <= archive_get_header(file)->last_lsn) {
+                        assert_int_equal(archive_find(file, walked, &entry), 0);
+                        assert_int_equal(archive_object_open(file, &entry, &object), 0);
+                        assert_int_equal(
+                                archive_object_read_past(object, record, see_past, &past), 0);
+                        archive_object_close(object);
+                        archive_close(file);
+                        free(lsns);
+                        return;
+                }
+                archive_close(file);
+        }
+        free(lsns);
+        walk_read_spill(w, record, fn, data);
+}
+
+/* Remembers what the object is now. */
+static void note(const char *name, sqlite3 *db)
+{
+        uint64_t lsn = store_object_lsn(world.store, object_path(name));
+
+        if (!lsn || (n_commits && commits[n_commits - 1].lsn == lsn))
+                return;
+        assert_true(n_commits < MAX_COMMITS);
+        commits[n_commits++] = (Commit){ .lsn = lsn, .content = content_of(db) };
+}
+
+/* Goes back from what the object is to all that was noted. */
+static void check_history(const char *name)
+{
+        sqlite3 *db = world_connect(&world, name);
+        Content content = content_of(db);
+        Walk walk = {}, journal = {};
+        uint64_t last = 0;
+
+        disconnect(db);
+        walked = slice_from(object_path(name) + sizeof OBJECTS);
+        check_chain(&last);
+        walk_read_archive(name, &walk);
+        walk_read_journal(&world, name, &journal);
+        for (size_t i = 0; i < journal.n; i++)
+                if (journal.records[i].lsn > last)
+                        walk_add(&walk, &journal.records[i]);
+        walk_done(&journal);
+        for (size_t i = n_commits; i-- > 0;) {
+                walk_back(&world, &walk, commits[i].lsn, &content, read_past);
+                content_check(&content, &commits[i].content, commits[i].lsn);
+        }
+        walk_done(&walk);
+        content_free(&content);
+}
+
+static unsigned draw(unsigned limit)
+{
+        unsigned n;
+
+        disk_random(world.disk, &n, sizeof n);
+        return n % limit;
+}
+
+static int transact(sqlite3 *db)
+{
+        static const char *const steps[] = {
+                "INSERT INTO t VALUES(NULL, 1, randomblob(2000))",
+                "INSERT INTO t VALUES(NULL, 2, randomblob(6000))",
+                "UPDATE t SET n = n + 1 WHERE id % 7 = 3",
+                "UPDATE t SET body = randomblob(length(body)) WHERE id % 5 = 1",
+                "DELETE FROM t WHERE id % 3 = 0 AND id > 20",
+                "WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < 12)"
+                " INSERT INTO t SELECT NULL, i, randomblob(2500) FROM c",
+                "DELETE FROM t WHERE id % 40 > 20; VACUUM",
+        };
+
+        return try_run(db, steps[draw(ELEMENTSOF(steps))]);
+}
+
+static void make_table(const char *name)
+{
+        sqlite3 *db = world_connect(&world, name);
+
+        run(db, "CREATE TABLE t(id INTEGER PRIMARY KEY, n, body)");
+        note(name, db);
+        store_loop_run(world.store);
+        disconnect(db);
+}
+
+static void what_is_retired_is_in_the_archive(void **state)
+{
+        StoreStats stats;
+        uint64_t last;
+
+        make_table("aa01");
+        for (int life = 0; life < 5; life++) {
+                sqlite3 *db = world_connect(&world, "aa01");
+                sqlite3 *other = world_connect(&world, "aa02");
+
+                run(db, "PRAGMA cache_size = 10");
+                run(other, "CREATE TABLE IF NOT EXISTS t(a)");
+                for (int i = 0; i < 120; i++) {
+                        assert_int_equal(transact(db), SQLITE_OK);
+                        note("aa01", db);
+                        run(other, "INSERT INTO t VALUES(randomblob(300))");
+                        world_settle(&world);
+                }
+                store_get_stats(world.store, &stats);
+                assert_true(stats.archived_segments > 3 && stats.retired_segments > 3);
+                disconnect(db);
+                disconnect(other);
+                if (life % 2)
+                        world_crash(&world, CRASH_TEAR);
+                else
+                        world_settle(&world);
+                check_history("aa01");
+        }
+        assert_true(check_chain(&last) > 10);
+        store_get_stats(world.store, &stats);
+        assert_true(stats.archive_bytes > 0 && stats.archive_files > 10);
+        assert_int_equal(stats.spills > 0, 1);
+}
+
+/* The world's power fails at a call; what was flushed stays, and its history. */
+static bool live_until(uint64_t call)
+{
+        sqlite3 *db;
+        uint64_t flushed;
+        bool is_cut;
+
+        memory_disk_cut(world.memory, memory_disk_get_calls(world.memory) + call);
+        db = world_connect(&world, "aa01");
+        for (int i = 0; db && i < 12 && transact(db) == SQLITE_OK; i++) {
+                if (!memory_disk_is_cut(world.memory))
+                        note("aa01", db);
+                store_loop_run(world.store);
+                while (store_background_step(world.store) > 0)
+                        store_loop_run(world.store);
+        }
+        flushed = store_flushed(world.store);
+        while (n_commits && commits[n_commits - 1].lsn > flushed)
+                forget_commits(n_commits - 1);
+        is_cut = memory_disk_is_cut(world.memory);
+        world_stop(&world);
+        memory_disk_cut(world.memory, 0);
+        memory_disk_crash(world.memory, CRASH_TEAR);
+        return is_cut;
+}
+
+static void a_cut_at_any_point_leaves_no_gap(void **state)
+{
+        uint64_t call = 1;
+        int r;
+
+        make_table("aa01");
+        for (int i = 0; i < 60; i++) {
+                live_until(call);
+                call += 1 + draw(40);
+                /* And in the recovery. */
+                memory_disk_cut(
+                        world.memory, memory_disk_get_calls(world.memory) + 1 + (uint64_t)draw(60));
+                r = world_try_start(&world);
+                if (r == 0)
+                        world_stop(&world);
+                memory_disk_cut(world.memory, 0);
+                memory_disk_crash(world.memory, CRASH_TEAR);
+                world_start(&world);
+                if (i % 6 == 5)
+                        check_history("aa01");
+                if (n_commits > 300)
+                        forget_commits(1);
+        }
+}
+
+static void a_full_disk_keeps_the_journal_until_there_is_room(void **state)
+{
+        sqlite3 *db = world_connect(&world, "aa01");
+        StoreStats stats;
+        uint64_t last;
+        int rc = SQLITE_OK;
+
+        run(db, "CREATE TABLE t(id INTEGER PRIMARY KEY, n, body)");
+        is_full = true;
+        for (int i = 0; i < 1000 && rc == SQLITE_OK; i++) {
+                rc = try_run(db, "INSERT INTO t VALUES(NULL, 1, randomblob(3000))");
+                note("aa01", db);
+                world_settle(&world);
+        }
+        assert_int_equal(rc, SQLITE_FULL);
+        store_get_stats(world.store, &stats);
+        assert_int_equal(stats.retired_segments, 0);
+        assert_int_equal(stats.archive_files, 0);
+        assert_non_null(strstr(world.log, "cannot be archived"));
+        is_full = false;
+        world_settle(&world);
+        assert_non_null(strstr(world.log, "archived again"));
+        run(db, "INSERT INTO t VALUES(NULL, 1, randomblob(3000))");
+        note("aa01", db);
+        world_settle(&world);
+        assert_true(check_chain(&last) > 1);
+        disconnect(db);
+        check_history("aa01");
+}
+
+static void recovery_on_a_full_disk_goes_on_with_a_gap(void **state)
+{
+        uint64_t *lsns;
+        size_t n;
+        ArchiveFile *file;
+
+        make_table("aa01");
+        world_crash(&world, CRASH_DROP);
+        make_table("aa02");
+        is_full = true;
+        world_crash(&world, CRASH_DROP);
+        assert_non_null(strstr(world.log, "cannot be archived"));
+        is_full = false;
+        make_table("aa03");
+        world_crash(&world, CRASH_DROP);
+        assert_int_equal(archive_list(world.disk, ARCHIVE, &lsns, &n), 0);
+        assert_int_equal(n, 2);
+        file = open_file(lsns[1]);
+        assert_int_equal(archive_get_header(file)->follows, lsns[1] - 1);
+        archive_close(file);
+        file = open_file(lsns[0]);
+        assert_true(archive_get_header(file)->last_lsn < lsns[1] - 1);
+        archive_close(file);
+        free(lsns);
+}
+
+static void a_life_without_an_archive_is_a_gap(void **state)
+{
+        uint64_t *lsns;
+        size_t n;
+        ArchiveFile *file;
+
+        make_table("aa01");
+        world_stop(&world);
+        world.options.archive = NULL;
+        world_start(&world);
+        make_table("aa02");
+        world_stop(&world);
+        world.options.archive = ARCHIVE;
+        world_start(&world);
+        /* A life without records is none. */
+        world_crash(&world, CRASH_DROP);
+        make_table("aa03");
+        world_crash(&world, CRASH_DROP);
+        assert_int_equal(archive_list(world.disk, ARCHIVE, &lsns, &n), 0);
+        assert_int_equal(n, 1);
+        file = open_file(lsns[0]);
+        assert_true(archive_get_header(file)->follows > 0);
+        archive_close(file);
+        free(lsns);
+}
+
+/* Some files, of one life each. */
+static void make_files(unsigned n, uint64_t ns_between)
+{
+        for (unsigned i = 0; i < n; i++) {
+                char name[16];
+
+                snprintf(name, sizeof name, "cc%02u", i);
+                make_table(name);
+                memory_disk_advance(world.memory, ns_between);
+                world_crash(&world, CRASH_DROP);
+        }
+}
+
+static size_t count_files(void)
+{
+        uint64_t *lsns;
+        size_t n;
+
+        assert_int_equal(archive_list(world.disk, ARCHIVE, &lsns, &n), 0);
+        free(lsns);
+        return n;
+}
+
+static void files_go_when_they_are_too_old(void **state)
+{
+        uint64_t day = UINT64_C(86400) * 1000000000, last;
+        StoreStats stats;
+
+        world_stop(&world);
+        world.options.archive_days = 4;
+        world_start(&world);
+        make_files(6, day / 2);
+        world_settle(&world);
+        assert_int_equal(count_files(), 6);
+        memory_disk_advance(world.memory, day + 1000000000);
+        world_settle(&world);
+        assert_int_equal(count_files(), 5);
+        memory_disk_advance(world.memory, day);
+        world_settle(&world);
+        assert_int_equal(count_files(), 3);
+        assert_int_equal(check_chain(&last), 3);
+        store_get_stats(world.store, &stats);
+        assert_int_equal(stats.archive_pruned, 3);
+        assert_int_equal(stats.archive_files, 3);
+        memory_disk_advance(world.memory, 10 * day);
+        world_settle(&world);
+        assert_int_equal(count_files(), 0);
+}
+
+static void files_go_when_they_are_too_many(void **state)
+{
+        StoreStats stats;
+        uint64_t size;
+
+        make_files(6, 1000);
+        world_settle(&world);
+        store_get_stats(world.store, &stats);
+        assert_int_equal(stats.archive_files, 6);
+        size = stats.archive_bytes;
+        world_stop(&world);
+        world.options.archive_max = size / 2;
+        world_start(&world);
+        while (store_background_step(world.store) > 0)
+                ;
+        store_get_stats(world.store, &stats);
+        assert_in_range(stats.archive_files, 2, 3);
+        assert_true(stats.archive_bytes <= size / 2);
+        assert_int_equal(count_files(), stats.archive_files);
+        store_get_stats(world.store, &stats);
+}
+
+static int judge(const char *path, ArchiveDamage *damage)
+{
+        ArchiveFile *file = NULL;
+        int r = archive_open(world.disk, path, damage, &file);
+
+        if (!r)
+                r = archive_verify(file);
+        archive_close(file);
+        return r;
+}
+
+static void a_torn_file_is_refused_where_it_is_torn(void **state)
+{
+        _cleanup_(free_p) char *path = NULL;
+        ArchiveDamage damage = {};
+        DiskFile *file;
+        uint64_t *lsns;
+        size_t n, size;
+        unsigned char *bytes;
+
+        make_files(1, 1000);
+        assert_int_equal(archive_list(world.disk, ARCHIVE, &lsns, &n), 0);
+        path = archive_path(ARCHIVE, lsns[0]);
+        free(lsns);
+        bytes = memory_disk_find(world.memory, path, &size);
+        assert_int_equal(judge(path, &damage), 0);
+        for (size_t i = 0; i < size; i++) {
+                bytes[i] ^= 0x40;
+                assert_int_equal(judge(path, &damage), -EBADMSG);
+                assert_true(damage.offset <= i && damage.what[0]);
+                bytes[i] ^= 0x40;
+        }
+        assert_int_equal(disk_open(world.disk, path, 0, &file), 0);
+        assert_int_equal(disk_truncate(file, size - 7), 0);
+        assert_int_equal(judge(path, &damage), -EBADMSG);
+        assert_int_equal(damage.offset, size - 7);
+        assert_int_equal(disk_truncate(file, 50), 0);
+        assert_int_equal(judge(path, &damage), -EBADMSG);
+        assert_int_equal(damage.offset, 50);
+        disk_close(file);
+}
+
+static void an_object_is_found_among_many(void **state)
+{
+        uint64_t *lsns;
+        ArchiveEntry entry;
+        ArchiveFile *file;
+        size_t n;
+
+        for (int i = 0; i < 300; i++) {
+                char name[16];
+
+                snprintf(name, sizeof name, "%02x%04d", i % 200, i);
+                make_table(name);
+                world_settle(&world);
+        }
+        world_crash(&world, CRASH_DROP);
+        assert_int_equal(archive_list(world.disk, ARCHIVE, &lsns, &n), 0);
+        for (int i = 0; i < 300; i++) {
+                size_t found = 0;
+                char name[16], path[256];
+
+                snprintf(name, sizeof name, "%02x%04d", i % 200, i);
+                snprintf(path, sizeof path, "%s", object_path(name) + sizeof OBJECTS);
+                for (size_t j = 0; j < n; j++) {
+                        file = open_file(lsns[j]);
+                        found += archive_find(file, slice_from(path), &entry) == 0;
+                        path[strlen(path) - 1] ^= 1;
+                        assert_int_equal(
+                                archive_find(file, slice_from(path), &entry), ARCHIVE_E_ABSENT);
+                        path[strlen(path) - 1] ^= 1;
+                        archive_close(file);
+                }
+                assert_int_equal(found, 1);
+        }
+        free(lsns);
+}
+
+static void a_time_leads_to_the_last_record_before_it(void **state)
+{
+        uint64_t lsns[40], times[40], *firsts, found;
+        ArchiveFile *file;
+        sqlite3 *db = world_connect(&world, "aa01");
+        size_t n;
+
+        run(db, "CREATE TABLE t(a)");
+        store_loop_run(world.store);
+        for (int i = 0; i < 40; i++) {
+                memory_disk_advance(world.memory, 20000000);
+                run(db, "INSERT INTO t VALUES(1)");
+                store_loop_run(world.store);
+                lsns[i] = store_object_lsn(world.store, object_path("aa01"));
+                times[i] = disk_clock_realtime(world.disk);
+        }
+        disconnect(db);
+        world_crash(&world, CRASH_DROP);
+        assert_int_equal(archive_list(world.disk, ARCHIVE, &firsts, &n), 0);
+        assert_int_equal(n, 1);
+        file = open_file(firsts[0]);
+        for (int i = 0; i < 40; i++) {
+                assert_int_equal(archive_find_time(file, times[i], &found), 0);
+                assert_int_equal(found, lsns[i]);
+                assert_int_equal(archive_find_time(file, times[i] + 15000000, &found), 0);
+                assert_int_equal(found, lsns[i]);
+        }
+        assert_int_equal(archive_find_time(file, times[0] - 10000000000, &found), ARCHIVE_E_ABSENT);
+        archive_close(file);
+        free(firsts);
+}
+
+#define TEST(_fn) cmocka_unit_test_setup_teardown(_fn, start, stop)
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                TEST(what_is_retired_is_in_the_archive),
+                TEST(a_cut_at_any_point_leaves_no_gap),
+                TEST(a_full_disk_keeps_the_journal_until_there_is_room),
+                TEST(recovery_on_a_full_disk_goes_on_with_a_gap),
+                TEST(a_life_without_an_archive_is_a_gap),
+                TEST(files_go_when_they_are_too_old),
+                TEST(files_go_when_they_are_too_many),
+                TEST(a_torn_file_is_refused_where_it_is_torn),
+                TEST(an_object_is_found_among_many),
+                TEST(a_time_leads_to_the_last_record_before_it),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
