@@ -208,6 +208,25 @@ static int load_secret(const char *folder, const char *name, char **ret, Supervi
         return *ret ? 0 : -ENOMEM;
 }
 
+/* Made at the first start alone: an empty folder in the place of one that is gone, as a mount that
+ * is missing, would look as if no object had ever been. */
+static int open_objects(Supervisor *supervisor, SupervisorError *error)
+{
+        _cleanup_(free_p) char *catalog = path_join(supervisor->state, "catalog.sqlite");
+        int r;
+
+        supervisor->objects = path_join(supervisor->state, "objects");
+        if (!supervisor->objects || !catalog)
+                return -ENOMEM;
+        if (access(catalog, F_OK) == 0 && access(supervisor->objects, F_OK) != 0)
+                return invalid(error,
+                        "the folder %s is gone, but this state has been in use: put it back, or "
+                        "make it to begin without any object",
+                        supervisor->objects);
+        r = dir_create(supervisor->objects, 0700);
+        return r < 0 ? invalid(error, "%s: %s", supervisor->objects, strerror(-r)) : 0;
+}
+
 static int open_folders(Supervisor *supervisor, SupervisorError *error)
 {
         const Config *config = supervisor->config;
@@ -222,13 +241,9 @@ static int open_folders(Supervisor *supervisor, SupervisorError *error)
                 r = lock_folder("runtime", supervisor->runtime, &supervisor->runtime_lock, error);
         if (r != 0)
                 return r;
-        supervisor->objects = path_join(supervisor->state, "objects");
-        if (!supervisor->objects)
-                return -ENOMEM;
-        r = dir_create(supervisor->objects, 0700);
-        if (r < 0)
-                return invalid(error, "%s: %s", supervisor->objects, strerror(-r));
-        r = load_secret(supervisor->state, "admin-token", &supervisor->admin_token, error);
+        r = open_objects(supervisor, error);
+        if (r == 0)
+                r = load_secret(supervisor->state, "admin-token", &supervisor->admin_token, error);
         if (r == 0)
                 r = load_secret(
                         supervisor->state, "admin-password", &supervisor->admin_password, error);

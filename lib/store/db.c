@@ -2,6 +2,7 @@
 #include "lib/store/db.h"
 
 #include "lib/base/file.h"
+#include "lib/store/store-private.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -415,8 +416,9 @@ int db_open_object(const char *path, Slice name, Db **ret)
 {
         Db *db = NULL;
         bool created;
-        int r = create_parent(path);
+        int r = vfs_check_folders(path);
 
+        r = r ?: create_parent(path);
         if (r)
                 return r;
         created = access(path, F_OK) && errno == ENOENT;

@@ -139,6 +139,81 @@ static int refuse_emptied(Node *node)
         return r;
 }
 
+/* Of an object's file: its folder, and the one of its class. */
+enum { FOLDERS = 2 };
+
+static size_t get_parent_len(const char *path, size_t len)
+{
+        while (len > 0 && path[len - 1] != '/')
+                len--;
+        return len > 0 ? len - 1 : 0;
+}
+
+static int note_folder(Store *store, Slice path)
+{
+        Folder *folder;
+        int r;
+
+        if (map_find(&store->folders, path))
+                return 0;
+        folder = calloc(1, sizeof *folder + path.len + 1);
+        if (!folder)
+                return -ENOMEM;
+        memcpy(folder->path, path.data, path.len);
+        r = map_insert(&store->folders, &folder->map, slice_from(folder->path));
+        if (r)
+                free(folder);
+        return r;
+}
+
+int node_note_folders(Store *store, const char *path)
+{
+        size_t len = strlen(path);
+        int r = 0;
+
+        store_lock(store);
+        for (int i = 0; !r && i < FOLDERS; i++) {
+                len = get_parent_len(path, len);
+                if (len > store->objects_len)
+                        r = note_folder(store, slice_of(path, len));
+        }
+        store_unlock(store);
+        return r;
+}
+
+static int complain_gone(Store *store, const char *folder)
+{
+        store_complain(
+                store, folder, "this folder is gone: put it back; nothing is made in its place");
+        return -ENOENT;
+}
+
+int node_check_folders(Store *store, const char *path)
+{
+        size_t len = strlen(path);
+        uint64_t size;
+
+        if (disk_stat_size(store->disk, store->objects_path, &size) == -ENOENT)
+                return complain_gone(store, store->objects_path);
+        for (int i = 0; i < FOLDERS; i++) {
+                _cleanup_(free_p) char *folder = NULL;
+                bool is_known;
+
+                len = get_parent_len(path, len);
+                if (len <= store->objects_len)
+                        break;
+                folder = slice_dup(slice_of(path, len));
+                if (!folder)
+                        return -ENOMEM;
+                store_lock(store);
+                is_known = map_find(&store->folders, slice_from(folder)) != NULL;
+                store_unlock(store);
+                if (is_known && disk_stat_size(store->disk, folder, &size) == -ENOENT)
+                        return complain_gone(store, folder);
+        }
+        return 0;
+}
+
 /* Opens and locks the file, and sees what is in it. */
 static int node_open_file(Node *node, bool create)
 {
@@ -151,6 +226,7 @@ static int node_open_file(Node *node, bool create)
         }
         r = r ?: disk_lock(node->file, LOCK_OFFSET, LOCK_LEN);
         r = r ?: disk_get_size(node->file, &node->size);
+        r = r ?: node_note_folders(node->store, node->path);
         if (r) {
                 node->file = disk_close(node->file);
                 return r;

@@ -115,6 +115,11 @@ typedef struct Spill {
         uint64_t file, segment;
 } Spill;
 
+typedef struct Folder {
+        MapNode map;
+        char path[];
+} Folder;
+
 struct Node {
         MapNode map;
         List link;   /* of the store's list, in the order of creation */
@@ -181,6 +186,7 @@ struct Store {
         pthread_cond_t work;    /* for the background */
         Journal journal;
         Map nodes;
+        Map folders; /* Folder: those of objects' files that were seen */
         List node_list, due, logged, held;
         size_t n_due, n_logged;
         uint32_t last_object;
@@ -282,6 +288,10 @@ void node_ref(Node *node);                       /* store's mutex held */
 int node_open_handle(Store *store, const char *path, bool create, Node **ret);
 void node_close_handle(Node *node);
 bool node_has_handles(Node *node);
+/* The folders of an object's file are there. */
+int node_note_folders(Store *store, const char *path);
+/* Before they are made: -ENOENT, with a complaint, when one that was there is gone. */
+int node_check_folders(Store *store, const char *path);
 /* Takes the mutex when no checkpoint is under way, or there are handles. */
 void node_lock_idle(Node *node);
 /* Frees it when nothing needs it any more. */
@@ -350,6 +360,8 @@ void node_end_sync(Node *node, const NodeSync *sync);
 /* vfs.c */
 int vfs_register(Store *store);
 void vfs_unregister(void);
+/* node_check_folders() of the store that is open in this process, if one is. */
+int vfs_check_folders(const char *path);
 /* SQLite's code for a disk's error; want of room is noted for store_was_refused(). */
 int vfs_map_error(int error, int otherwise);
 /* Whether this thread may open any object for now, whatever store_set_current() says; what it was

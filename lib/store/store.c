@@ -193,12 +193,31 @@ static int set_options(Store *store, const StoreOptions *options)
         return store->objects_path[store->objects_len - 1] == '/' ? -EINVAL : 0;
 }
 
+/* A journal that has been in use belongs to objects that have a folder. */
+static int make_objects_folder(Store *store)
+{
+        _cleanup_(free_p) char *epoch = path_join(store->journal_path, "epoch");
+        uint64_t size;
+
+        if (!epoch)
+                return -ENOMEM;
+        if (disk_stat_size(store->disk, epoch, &size) == 0 &&
+                disk_stat_size(store->disk, store->objects_path, &size) == -ENOENT) {
+                store_log(store, LOG_ERR,
+                        "the folder %s is gone, but the journal %s has been used with it: put it "
+                        "back; nothing was changed",
+                        store->objects_path, store->journal_path);
+                return -ENOENT;
+        }
+        return store_make_folder(store->disk, store->objects_path);
+}
+
 static int take_lock(Store *store)
 {
         _cleanup_(free_p) char *path = NULL;
         int r = store_make_folder(store->disk, store->journal_path);
 
-        r = r ?: store_make_folder(store->disk, store->objects_path);
+        r = r ?: make_objects_folder(store);
         if (!r && asprintf(&path, "%s/lock", store->journal_path) < 0)
                 r = -ENOMEM;
         r = r ?: disk_open(store->disk, path, DISK_CREATE, &store->lock);
@@ -219,6 +238,7 @@ static Store *store_alloc(void)
         pthread_cond_init(&store->changed, NULL);
         pthread_cond_init(&store->work, NULL);
         map_init(&store->nodes);
+        map_init(&store->folders);
         list_init(&store->node_list);
         list_init(&store->due);
         list_init(&store->logged);
@@ -230,6 +250,11 @@ static Store *store_alloc(void)
         store->loop_thread = pthread_self();
         store->retire_round = 1;
         return store;
+}
+
+static void free_folder(MapNode *map, void *data)
+{
+        free(CONTAINER_OF(map, Folder, map));
 }
 
 void store_free(Store *store)
@@ -249,6 +274,8 @@ void store_free(Store *store)
         }
         while ((link = list_pop(&store->spills)))
                 free(list_entry(link, Spill, link));
+        map_for_each(&store->folders, free_folder, NULL);
+        map_done(&store->folders);
         map_done(&store->nodes);
         disk_close(store->lock);
         free(store->journal_path);

@@ -17,7 +17,7 @@ static sqlite3_vfs *root;
 static _Thread_local char current[PATH_MAX_BYTES];
 static _Thread_local bool refused, broken;
 static _Thread_local int open_error; /* errno of the last open of an object's file */
-static Store *_Atomic log_store;     /* whose objects SQLite's complaints are about */
+static Store *_Atomic open_store;    /* the one that the VFS is registered for */
 static _Thread_local bool any_allowed;
 
 static Store *get_store(sqlite3_vfs *vfs)
@@ -278,13 +278,22 @@ static int guard(sqlite3 *db, char **ret_error, const struct sqlite3_api_routine
 /* SQLite tells of damage by this alone where a guest keeps the error to itself. */
 static void on_sqlite_log(void *data, int code, const char *message)
 {
-        Store *store = atomic_load(&log_store);
+        Store *store = atomic_load(&open_store);
 
         if (!store || !current[0] ||
                 ((code & 0xff) != SQLITE_CORRUPT && (code & 0xff) != SQLITE_NOTADB))
                 return;
         broken = true;
         store_complain(store, current, "is damaged, an event of the object fails: %s", message);
+}
+
+int vfs_check_folders(const char *path)
+{
+        Store *store = atomic_load(&open_store);
+        int r = store && is_ours(&durable_vfs, path) ? node_check_folders(store, path) : 0;
+
+        broken |= r != 0;
+        return r;
 }
 
 int vfs_register(Store *store)
@@ -311,7 +320,7 @@ int vfs_register(Store *store)
                 vfs_unregister();
                 return -ENOMEM;
         }
-        atomic_store(&log_store, store);
+        atomic_store(&open_store, store);
         /* What is drawn from now on comes from this store's disk. */
         sqlite3_randomness(0, NULL);
         return 0;
@@ -319,7 +328,7 @@ int vfs_register(Store *store)
 
 void vfs_unregister(void)
 {
-        atomic_store(&log_store, NULL);
+        atomic_store(&open_store, NULL);
         sqlite3_cancel_auto_extension((void (*)(void))guard);
         sqlite3_vfs_unregister(&durable_vfs);
         sqlite3_randomness(0, NULL);

@@ -209,6 +209,14 @@ class Image:
                 except OSError:
                     pass
 
+    def find_damage(self):
+        """The kernel believes that it has."""
+        source = subprocess.run(["findmnt", "-n", "-o", "SOURCE", self.path], check=True,
+                                capture_output=True, text=True).stdout.strip()
+        with open(f"/sys/fs/ext4/{os.path.basename(source)}/trigger_fs_error", "w",
+                  encoding="ascii") as file:
+            file.write("a test")
+
     def empty(self):
         os.unlink(os.path.join(self.path, "filler"))
 
@@ -229,6 +237,16 @@ class Image:
 def resident(pid):
     with open(f"/proc/{pid}/statm", encoding="ascii") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def file_of(daemon, name):
+    """The database of a Ledger."""
+    command = [DURABLECTL, "objects", "address", "faults", "Ledger", name, "--json"]
+    shown = subprocess.run(command + ["--socket", daemon.socket], capture_output=True, check=True,
+                           text=True).stdout
+    object_id = json.loads(shown)["id"]
+    folder = os.path.join(daemon.data, "objects", "faults-Ledger", object_id[:2])
+    return os.path.join(folder, object_id + ".sqlite")
 
 
 class FaultCase(unittest.TestCase):
@@ -351,14 +369,6 @@ class BrokenDisk(FaultCase):
 class Damage(FaultCase):
     """Files of single objects that are no longer what they were."""
 
-    def file_of(self, daemon, name):
-        command = [DURABLECTL, "objects", "address", "faults", "Ledger", name, "--json"]
-        shown = subprocess.run(command + ["--socket", daemon.socket], capture_output=True,
-                               check=True, text=True).stdout
-        object_id = json.loads(shown)["id"]
-        return os.path.join(daemon.data, "objects", "faults-Ledger", object_id[:2],
-                            object_id + ".sqlite")
-
     def test_a_damaged_file_is_500_for_its_object_alone_until_it_is_put_right(self):
         def garble(path, begin, end):
             with open(path, "r+b") as file:
@@ -388,7 +398,7 @@ class Damage(FaultCase):
             client = daemon.client()
             for name in [*faults, "sound"]:
                 self.assertEqual(client.get(f"/raw/{name}/add/k/20000").status, 200)
-            files = {name: self.file_of(daemon, name) for name in faults}
+            files = {name: file_of(daemon, name) for name in faults}
             client.close()
             self.assertEqual(daemon.stop(), 0)
             daemon.start()
@@ -421,6 +431,95 @@ class Damage(FaultCase):
             for path in files.values():
                 found = sqlite3.connect(path).execute("SELECT count(*) FROM entry").fetchone()
                 self.assertEqual(found, (2,))
+
+
+class Folders(FaultCase):
+    """Folders that vanish while they are served, and file systems that are read-only."""
+
+    def check_gone(self, daemon, folder, known, others):
+        """known objects were asked before folder went; the others in it were not."""
+        client = daemon.client()
+        os.rename(folder, folder + ".away")
+        for name in known:
+            self.assertEqual(client.get(f"/raw/{name}/list").json(), ["k"])
+        for name in others:
+            answer = client.get(f"/raw/{name}/list")
+            self.assertEqual(answer.status, 500, answer.text)
+            self.assertEqual(client.get(f"/raw/{name}/add/l/10").status, 500)
+        self.assertFalse(os.path.exists(folder), "an empty folder was made in its place")
+        lines = [line for line in daemon.read_output().splitlines() if "folder is gone" in line]
+        self.assertEqual(len(lines), 1, lines)
+        self.assertIn(folder + ": ", lines[0])
+        os.rename(folder + ".away", folder)
+        for name in [*known, *others]:
+            self.assertEqual(client.get(f"/raw/{name}/list").json(), ["k"])
+            self.assertEqual(client.get(f"/raw/{name}/add/m/10").status, 200)
+        client.close()
+
+    def prepared(self, data, names):
+        """The files of objects that are on disk, with nothing in the journal."""
+        with self.service(data) as daemon:
+            client = daemon.client()
+            for name in names:
+                self.assertEqual(client.get(f"/raw/{name}/add/k/10").status, 200)
+            files = {name: file_of(daemon, name) for name in names}
+            client.close()
+            self.assertEqual(daemon.stop(), 0)
+        return files
+
+    def test_the_objects_folder_or_a_shards_is_moved_away_while_it_is_served_and_back(self):
+        data = self.state()
+        names = [f"object-{number}" for number in range(40)]
+        files = self.prepared(data, names)
+        shards = {}
+        for name, path in files.items():
+            shards.setdefault(os.path.dirname(path), []).append(name)
+        shard, (first, *rest) = max(shards.items(), key=lambda item: len(item[1]))
+        self.assertTrue(rest, "no two objects share a shard's folder")
+        away = [name for name in names if name not in shards[shard]]
+        objects = os.path.join(data, "objects")
+        with self.service(data) as daemon:
+            for name in (first, away[0]):
+                self.assertEqual(daemon.get(f"/raw/{name}/list").json(), ["k"])
+            self.check_gone(daemon, shard, [first, away[0]], rest)
+            self.assertEqual(daemon.stop(), 0)
+            # At a start: it must not begin with an empty one.
+            os.rename(objects, objects + ".away")
+            daemon.start(wait=False)
+            self.assertEqual(daemon.process.wait(10), 1)
+            self.assertIn(f"the folder {objects} is gone", daemon.read_output())
+            self.assertFalse(os.path.exists(objects))
+            os.rename(objects + ".away", objects)
+            daemon.start()
+        with self.service(data) as daemon:
+            self.assertEqual(daemon.get(f"/raw/{away[1]}/list").json(), ["k"])
+            self.check_gone(daemon, objects, [away[1]], away[2:4])
+
+    def test_a_file_system_that_is_read_only_is_told_by_name_and_served_again_when_it_is_not(self):
+        data = self.state()
+        image = self.image(path=os.path.join(data, "journal"))
+        with self.service(data) as daemon:
+            self.assertEqual(daemon.get("/raw/one/add/k/10").status, 200)
+            # What the kernel does when it finds the file system damaged.
+            image.remount("errors=remount-ro")
+            image.find_damage()
+            answer = daemon.get("/raw/one/add/l/10")
+            self.assertEqual(answer.status, 503, answer.text)
+            daemon.wait_output("a write of the journal failed: Read-only file system")
+            daemon.wait_output(f"cannot open the journal '{data}/journal/faults/0': Read-only")
+            image.mount_again()
+            daemon.wait_ready()
+            self.assertIn(daemon.get("/raw/one/list").json(), (["k"], ["k", "l"]))
+            self.assertEqual(daemon.get("/raw/one/add/m/10").status, 200)
+
+    def test_a_state_folder_that_is_read_only_at_the_start_is_an_error_with_its_name(self):
+        image = self.image()
+        image.remount("ro")
+        daemon = self.service(image.path)
+        self.addCleanup(daemon.stop)
+        daemon.start(wait=False)
+        self.assertEqual(daemon.process.wait(10), 1)
+        self.assertRegex(daemon.read_output(), f"{image.path}.*: Read-only file system")
 
 
 class FullDisk(FaultCase):
