@@ -287,6 +287,7 @@ static int capture_cancel(Node *node)
         } while (r == -ESTALE);
         /* When memory is out the next commit tries again. */
         page_set_rebuild(node);
+        node->n_superseded = 0;
         store_lock(store);
         store->stats.cancels++;
         store_unlock(store);

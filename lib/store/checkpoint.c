@@ -27,17 +27,23 @@ static int clear_file(Node *node)
         return r;
 }
 
-static int write_page(Node *node, const PageFrame *at, unsigned char *buffer)
+/* A commit may have come meanwhile whose page is newer; then this one is nobody's concern. */
+static int write_page(Node *node, const PageFrame *at, unsigned char *buffer, bool *ret_written)
 {
-        int r;
+        bool is_there;
+        int r = 0;
 
         node_lock(node);
-        r = wal_read_page(&node->wal, at->frame, buffer);
+        is_there = wal_has_page(&node->wal, at->frame);
+        if (is_there)
+                r = wal_read_page(&node->wal, at->frame, buffer);
         node->dirty = true;
         node_unlock(node);
-        return r
-                       ?: disk_write(node->file, buffer, node->wal.page_size,
-                                  (uint64_t)(at->page - 1) * node->wal.page_size, 0);
+        if (!r && is_there)
+                r = disk_write(node->file, buffer, node->wal.page_size,
+                        (uint64_t)(at->page - 1) * node->wal.page_size, 0);
+        *ret_written = is_there;
+        return r;
 }
 
 static int write_pages(
@@ -54,11 +60,13 @@ static int write_pages(
                 node_unlock(node);
         }
         for (size_t i = 0; !r && i < n; i++) {
+                bool written;
+
                 if (pages[i].frame > safe || pages[i].page > index->n_pages)
                         continue;
-                r = write_page(node, &pages[i], buffer);
-                *ret_first |= pages[i].page == 1;
-                ++*ret_n;
+                r = write_page(node, &pages[i], buffer, &written);
+                *ret_first |= written && pages[i].page == 1;
+                *ret_n += written;
         }
         if (!r && safe == index->max_frame)
                 r = disk_truncate(node->file, (uint64_t)index->n_pages * node->wal.page_size);

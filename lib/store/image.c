@@ -232,7 +232,8 @@ static int read_present(Present *present, uint32_t first, uint32_t n, unsigned c
         for (uint32_t i = 0; !r && i < n; i++) {
                 uint32_t frame = page_map_find(&present->frames, first + i);
 
-                if (frame)
+                /* A page that was dropped is in the file. */
+                if (frame && wal_has_page(&node->wal, frame))
                         r = wal_read_page(
                                 &node->wal, frame, chunk + (size_t)i * present->page_size);
         }

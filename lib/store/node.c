@@ -9,6 +9,8 @@
 #define LOCK_LEN 512u
 #define NEW_PAGE_SIZE 4096u
 #define DB_HEADER_SIZE 100u
+/* Pages of a log that stay in memory for the deltas to come, though they are in the file. */
+#define PAGES_KEPT 64u
 
 static void put_be16(unsigned char *out, unsigned value)
 {
@@ -89,6 +91,7 @@ void node_free(Node *node)
         wal_index_drop(node);
         page_map_clear(&node->newest);
         free(node->newest.entries);
+        free(node->superseded);
         free(node->marks);
         disk_close(node->file);
         pthread_mutex_destroy(&node->mutex);
@@ -550,6 +553,38 @@ void node_lock_idle(Node *node)
         }
 }
 
+void node_note_superseded(Node *node, const PageFrame *newer)
+{
+        uint32_t frame = page_map_find(&node->newest, newer->page);
+
+        if (!frame || frame == newer->frame)
+                return;
+        if (node->n_superseded == node->superseded_room) {
+                size_t room = MAX(2 * node->superseded_room, (size_t)4);
+                uint32_t *frames = realloc(node->superseded, room * sizeof *frames);
+
+                /* It goes with its log. */
+                if (!frames)
+                        return;
+                node->superseded = frames;
+                node->superseded_room = room;
+        }
+        node->superseded[node->n_superseded++] = frame;
+}
+
+void node_drop_pages(Node *node)
+{
+        uint64_t before = wal_memory(&node->wal);
+        uint32_t backfilled = atomic_load(&node->backfilled);
+
+        while (node->n_superseded)
+                wal_drop_page(&node->wal, node->superseded[--node->n_superseded]);
+        /* Who begins to read now does not look for what is in the file. */
+        while (node->wal.n_pages > PAGES_KEPT && node->dropped < backfilled)
+                wal_drop_page(&node->wal, ++node->dropped);
+        node_count_wal(node, before);
+}
+
 uint64_t node_segment_of(const Node *node, uint32_t frame)
 {
         uint64_t segment = NO_SEGMENT;
@@ -570,6 +605,8 @@ void node_begin_log(Node *node)
         }
         atomic_store(&node->captured, 0);
         atomic_store(&node->backfilled, 0);
+        node->n_superseded = 0;
+        node->dropped = 0;
         memset(node->durable, 0, sizeof node->durable);
         node->last_header = node->txn_first = 0;
         node->n_marks = 0;

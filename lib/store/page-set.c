@@ -99,7 +99,7 @@ static int read_old(PageSet *set, uint32_t number)
         size_t got;
         int r;
 
-        if (frame)
+        if (frame && wal_has_page(&node->wal, frame))
                 return wal_read_page(&node->wal, frame, set->old);
         r = node_read(
                 node, set->old, set->page_size, (uint64_t)(number - 1) * set->page_size, &got);
@@ -248,6 +248,8 @@ int page_set_write(PageSet *set, DiskFile *file, SpillRef *ret, uint32_t *ret_n)
 void page_set_keep(const PageSet *set)
 {
         /* There is room since page_set_init(). */
-        for (size_t i = 0; i < set->n; i++)
+        for (size_t i = 0; i < set->n; i++) {
+                node_note_superseded(set->node, &set->pages[i]);
                 page_map_set(&set->node->newest, set->pages[i].page, set->pages[i].frame);
+        }
 }

@@ -198,6 +198,15 @@ int shm_map(sqlite3_file *base, int region, int size, int extend, void volatile 
         return rc;
 }
 
+/* Of the log; READ0 means the file alone. */
+static bool has_readers(const Node *node)
+{
+        for (int i = 1; i < N_READERS; i++)
+                if (node->locks[LOCK_READ + i])
+                        return true;
+        return false;
+}
+
 static void unlock_bits(DurableFile *file, unsigned bits)
 {
         Node *node = file->node;
@@ -212,6 +221,8 @@ static void unlock_bits(DurableFile *file, unsigned bits)
         }
         file->exclusive &= (unsigned char)~bits;
         file->shared &= (unsigned char)~bits;
+        if (!node->txn_first && !has_readers(node))
+                node_drop_pages(node);
 }
 
 static int lock_shared(DurableFile *file, int at)

@@ -150,7 +150,10 @@ struct Node {
 
         Wal wal;
         char *overflow_path;
-        PageMap newest;         /* captured frames of this generation, by page */
+        PageMap newest;       /* captured frames of this generation, by page */
+        uint32_t *superseded; /* captured frames whose pages have newer ones */
+        size_t n_superseded, superseded_room;
+        uint32_t dropped;       /* frames whose pages were dropped because the file has them */
         bool newest_unknown;    /* it must be made anew before it is used */
         atomic_uint captured;   /* frames of this generation in the journal */
         atomic_uint backfilled; /* those of them that are in the file */
@@ -310,6 +313,11 @@ void node_note_logged(Node *node, bool is_logged);
 void node_set_first_segment(Node *node, uint64_t segment);
 /* Off all lists, before it is freed; the store's mutex is held. */
 void node_unlink(Node *node);
+/* Before a captured frame becomes its page's newest. */
+void node_note_superseded(Node *node, const PageFrame *newer);
+/* Drops the pages that nobody can read any more; while nobody reads, and nothing is captured that
+ * is not published. */
+void node_drop_pages(Node *node);
 /* The segment of a captured frame. */
 uint64_t node_segment_of(const Node *node, uint32_t frame);
 void node_drop_wal(Node *node);

@@ -5,7 +5,8 @@
 
 #include <errno.h>
 
-#define CHUNK_FRAMES 4u
+#define PAGES_MIN 4u
+#define ROOM_FIRST 8u
 #define MAP_FIRST 16u
 /* A map is cut down to nothing when it is cleared beyond this. */
 #define MAP_KEEP 256u
@@ -15,20 +16,46 @@ void wal_init(Wal *wal, Disk *disk, uint64_t heap_max)
         *wal = (Wal){ .disk = disk, .heap_max = heap_max };
 }
 
+/* Where a page is that the overflow file has. */
+static unsigned char in_file[1];
+
+static bool is_in_heap(const Wal *wal, uint32_t index)
+{
+        return wal->pages[index] && wal->pages[index] != in_file;
+}
+
+void wal_drop_page(Wal *wal, uint32_t frame)
+{
+        uint32_t index = frame - 1;
+
+        if (frame == 0 || frame > wal->n_frames || !is_in_heap(wal, index))
+                return;
+        free(wal->pages[index]);
+        wal->pages[index] = NULL;
+        wal->n_pages--;
+}
+
 static void drop_frames(Wal *wal)
 {
-        for (size_t i = 0; i < wal->n_chunks; i++)
-                free(wal->chunks[i]);
-        free(wal->chunks);
-        wal->chunks = NULL;
-        wal->n_chunks = wal->chunks_room = 0;
-        wal->overflow = disk_close(wal->overflow);
+        for (uint32_t frame = 1; frame <= wal->n_frames; frame++)
+                wal_drop_page(wal, frame);
         wal->n_frames = 0;
+        wal->overflow = disk_close(wal->overflow);
+}
+
+static void drop_memory(Wal *wal)
+{
+        drop_frames(wal);
+        free(wal->headers);
+        free(wal->pages);
+        wal->headers = NULL;
+        wal->pages = NULL;
+        wal->room = 0;
 }
 
 void wal_reset(Wal *wal)
 {
-        drop_frames(wal);
+        drop_memory(wal);
         wal->has_header = false;
 }
 
@@ -41,89 +68,123 @@ uint64_t wal_size(const Wal *wal)
 
 uint64_t wal_memory(const Wal *wal)
 {
-        return (uint64_t)wal->n_chunks * CHUNK_FRAMES * wal_frame_size(wal);
+        return (uint64_t)wal->n_pages * wal->page_size +
+               wal->room * (uint64_t)(sizeof *wal->headers + sizeof *wal->pages);
 }
 
 static int set_header(Wal *wal, const unsigned char *header)
 {
         uint32_t page_size = get_be32(header + 8);
+        uint64_t pages;
 
         if (page_size < 512 || page_size > 65536 || page_size & (page_size - 1))
                 return -EINVAL;
         if (page_size != wal->page_size)
+                drop_memory(wal);
+        else
                 drop_frames(wal);
         memcpy(wal->header, header, WAL_HEADER_SIZE);
         wal->has_header = true;
         wal->page_size = page_size;
-        wal->n_frames = 0;
-        wal->max_heap_frames =
-                (uint32_t)MAX(wal->heap_max / wal_frame_size(wal), (uint64_t)CHUNK_FRAMES);
+        pages = MAX(wal->heap_max / page_size, (uint64_t)PAGES_MIN);
+        wal->max_pages = (uint32_t)MIN(pages, (uint64_t)UINT32_MAX);
         return 0;
 }
 
-static int make_chunk(Wal *wal, size_t chunk)
+/* Room for frames up to index, which were never written. */
+static int extend(Wal *wal, uint32_t index)
 {
-        if (chunk >= wal->chunks_room) {
-                size_t room = MAX(2 * wal->chunks_room, chunk + 1);
-                unsigned char **chunks = realloc(wal->chunks, room * sizeof *chunks);
+        if (index >= wal->room) {
+                uint32_t room = MAX(2 * wal->room, index + ROOM_FIRST);
+                void *headers = realloc(wal->headers, room * sizeof *wal->headers), *pages;
 
-                if (!chunks)
+                if (!headers)
                         return -ENOMEM;
-                wal->chunks = chunks;
-                wal->chunks_room = room;
+                wal->headers = headers;
+                pages = realloc(wal->pages, room * sizeof *wal->pages);
+                if (!pages)
+                        return -ENOMEM;
+                wal->pages = pages;
+                wal->room = room;
         }
-        while (wal->n_chunks <= chunk) {
-                wal->chunks[wal->n_chunks] = malloc((size_t)CHUNK_FRAMES * wal_frame_size(wal));
-                if (!wal->chunks[wal->n_chunks])
-                        return -ENOMEM;
-                wal->n_chunks++;
+        for (; wal->n_frames <= index; wal->n_frames++) {
+                memset(wal->headers[wal->n_frames], 0, sizeof *wal->headers);
+                wal->pages[wal->n_frames] = NULL;
         }
         return 0;
 }
 
-/* Where a byte of a frame (from 0) is; NULL when its chunk is not there. */
-static unsigned char *find_bytes(Wal *wal, uint32_t index, uint32_t within)
+static uint64_t overflow_offset(const Wal *wal, uint32_t index)
 {
-        size_t chunk = index / CHUNK_FRAMES;
-
-        if (chunk >= wal->n_chunks)
-                return NULL;
-        return wal->chunks[chunk] + (size_t)(index % CHUNK_FRAMES) * wal_frame_size(wal) + within;
+        return (uint64_t)index * wal->page_size;
 }
 
-static uint64_t overflow_offset(const Wal *wal, uint32_t index, uint32_t within)
-{
-        return (uint64_t)(index - wal->max_heap_frames) * wal_frame_size(wal) + within;
-}
-
-static int write_overflow(Wal *wal, uint32_t index, uint32_t within, const void *data, size_t len)
+static int open_overflow(Wal *wal)
 {
         int r;
 
-        if (!wal->overflow) {
-                r = disk_open(wal->disk, wal->overflow_path, DISK_CREATE, &wal->overflow);
-                if (r)
-                        return r;
-                /* Its name is of no use: what is open stays. */
-                r = disk_unlink(wal->disk, wal->overflow_path);
-                if (r) {
-                        wal->overflow = disk_close(wal->overflow);
-                        return r;
-                }
-        }
-        return disk_write(wal->overflow, data, len, overflow_offset(wal, index, within), 0);
-}
-
-static int write_frame(Wal *wal, uint32_t index, uint32_t within, const void *data, size_t len)
-{
-        int r;
-
-        if (index >= wal->max_heap_frames)
-                return write_overflow(wal, index, within, data, len);
-        r = make_chunk(wal, index / CHUNK_FRAMES);
+        if (wal->overflow)
+                return 0;
+        r = disk_open(wal->disk, wal->overflow_path, DISK_CREATE, &wal->overflow);
         if (r)
                 return r;
-        memcpy(find_bytes(wal, index, within), data, len);
+        /* Its name is of no use: what is open stays. */
+        r = disk_unlink(wal->disk, wal->overflow_path);
+        if (r)
+                wal->overflow = disk_close(wal->overflow);
+        return r;
+}
+
+/* Where the page goes: into heap, as long as there is room. */
+static int place_page(Wal *wal, uint32_t index)
+{
+        int r;
+
+        if (wal->pages[index])
+                return 0;
+        if (wal->n_pages >= wal->max_pages) {
+                r = open_overflow(wal);
+                if (!r)
+                        wal->pages[index] = in_file;
+                return r;
+        }
+        wal->pages[index] = malloc(wal->page_size);
+        if (!wal->pages[index])
+                return -ENOMEM;
+        wal->n_pages++;
+        return 0;
+}
+
+static int write_page(Wal *wal, uint32_t index, uint32_t within, const void *data, size_t len)
+{
+        int r = place_page(wal, index);
+
+        if (r)
+                return r;
+        if (wal->pages[index] == in_file)
+                return disk_write(
+                        wal->overflow, data, len, overflow_offset(wal, index) + within, 0);
+        memcpy(wal->pages[index] + within, data, len);
+        return 0;
+}
+
+/* The part of a frame that begins `within` it, at most len: its header's, or its page's. */
+static size_t get_part(const Wal *wal, uint32_t within, size_t len)
+{
+        uint32_t end = within < WAL_FRAME_HEADER_SIZE ? WAL_FRAME_HEADER_SIZE : wal_frame_size(wal);
+
+        return MIN(len, (size_t)(end - within));
+}
+
+static int write_part(Wal *wal, uint32_t index, uint32_t within, const void *data, size_t len)
+{
+        int r = extend(wal, index);
+
+        if (r)
+                return r;
+        if (within >= WAL_FRAME_HEADER_SIZE)
+                return write_page(wal, index, within - WAL_FRAME_HEADER_SIZE, data, len);
+        memcpy(wal->headers[index] + within, data, len);
         return 0;
 }
 
@@ -140,14 +201,13 @@ int wal_write(Wal *wal, const void *data, size_t len, uint64_t offset)
         while (len) {
                 uint64_t index = offset / wal_frame_size(wal);
                 uint32_t within = (uint32_t)(offset % wal_frame_size(wal));
-                size_t n = MIN(len, (size_t)(wal_frame_size(wal) - within));
+                size_t n = get_part(wal, within, len);
 
-                if (index >= UINT32_MAX)
+                if (index >= UINT32_MAX / 2)
                         return -EFBIG;
-                r = write_frame(wal, (uint32_t)index, within, bytes, n);
+                r = write_part(wal, (uint32_t)index, within, bytes, n);
                 if (r)
                         return r;
-                wal->n_frames = MAX(wal->n_frames, (uint32_t)index + 1);
                 bytes += n;
                 offset += n;
                 len -= n;
@@ -155,24 +215,28 @@ int wal_write(Wal *wal, const void *data, size_t len, uint64_t offset)
         return 0;
 }
 
-static int read_frame(Wal *wal, uint32_t index, uint32_t within, void *data, size_t len)
+static int read_page(Wal *wal, uint32_t index, uint32_t within, void *data, size_t len)
 {
-        const unsigned char *bytes;
         size_t got = 0;
         int r;
 
-        if (index >= wal->max_heap_frames) {
-                if (!wal->overflow)
-                        return -EIO;
-                r = disk_read(wal->overflow, data, len, overflow_offset(wal, index, within), &got);
-                if (!r && got < len)
-                        memset((char *)data + got, 0, len - got);
-                return r;
-        }
-        bytes = find_bytes(wal, index, within);
-        if (!bytes)
+        if (!wal->pages[index])
                 return -EIO;
-        memcpy(data, bytes, len);
+        if (wal->pages[index] != in_file) {
+                memcpy(data, wal->pages[index] + within, len);
+                return 0;
+        }
+        r = disk_read(wal->overflow, data, len, overflow_offset(wal, index) + within, &got);
+        if (!r && got < len)
+                memset((char *)data + got, 0, len - got);
+        return r;
+}
+
+static int read_part(Wal *wal, uint32_t index, uint32_t within, void *data, size_t len)
+{
+        if (within >= WAL_FRAME_HEADER_SIZE)
+                return read_page(wal, index, within - WAL_FRAME_HEADER_SIZE, data, len);
+        memcpy(data, wal->headers[index] + within, len);
         return 0;
 }
 
@@ -197,11 +261,11 @@ int wal_read(Wal *wal, void *data, size_t len, uint64_t offset, size_t *ret_len)
                 uint64_t at = offset + done - WAL_HEADER_SIZE;
                 uint64_t index = at / wal_frame_size(wal);
                 uint32_t within = (uint32_t)(at % wal_frame_size(wal));
-                size_t n = MIN(len - done, (size_t)(wal_frame_size(wal) - within));
+                size_t n = get_part(wal, within, len - done);
 
                 if (index >= wal->n_frames)
                         break;
-                r = read_frame(wal, (uint32_t)index, within, bytes + done, n);
+                r = read_part(wal, (uint32_t)index, within, bytes + done, n);
                 if (r)
                         return r;
                 done += n;
@@ -213,30 +277,28 @@ int wal_read(Wal *wal, void *data, size_t len, uint64_t offset, size_t *ret_len)
 
 int wal_read_header(Wal *wal, uint32_t frame, uint32_t *ret_page, uint32_t *ret_db_pages)
 {
-        unsigned char header[8];
-        int r = frame == 0 || frame > wal->n_frames
-                        ? -EIO
-                        : read_frame(wal, frame - 1, 0, header, sizeof header);
-
-        if (r)
-                return r;
-        *ret_page = get_be32(header);
-        *ret_db_pages = get_be32(header + 4);
+        if (frame == 0 || frame > wal->n_frames)
+                return -EIO;
+        *ret_page = get_be32(wal->headers[frame - 1]);
+        *ret_db_pages = get_be32(wal->headers[frame - 1] + 4);
         return 0;
 }
 
-const unsigned char *wal_find_page(Wal *wal, uint32_t frame)
+bool wal_has_page(const Wal *wal, uint32_t frame)
 {
-        if (frame == 0 || frame > wal->n_frames || frame > wal->max_heap_frames)
+        return frame && frame <= wal->n_frames && wal->pages[frame - 1];
+}
+
+const unsigned char *wal_find_page(const Wal *wal, uint32_t frame)
+{
+        if (!wal_has_page(wal, frame) || !is_in_heap(wal, frame - 1))
                 return NULL;
-        return find_bytes(wal, frame - 1, WAL_FRAME_HEADER_SIZE);
+        return wal->pages[frame - 1];
 }
 
 int wal_read_page(Wal *wal, uint32_t frame, void *page)
 {
-        if (frame == 0 || frame > wal->n_frames)
-                return -EIO;
-        return read_frame(wal, frame - 1, WAL_FRAME_HEADER_SIZE, page, wal->page_size);
+        return wal_has_page(wal, frame) ? read_page(wal, frame - 1, 0, page, wal->page_size) : -EIO;
 }
 
 static int compare_pages(const void *a, const void *b)

@@ -4,9 +4,10 @@
 /*
  * An object's write-ahead log, in heap
  *
- * SQLite writes it as a file: a header of 32 bytes, then frames of 24 bytes and a page. The first
- * frames are kept in heap, up to a limit; those beyond in an overflow file that nobody needs after
- * a crash. Frames are numbered from 1. Not locked: the node's mutex guards it. Negative errno.
+ * SQLite writes it as a file: a header of 32 bytes, then frames of 24 bytes and a page. Pages are
+ * kept in heap, up to a limit; those beyond in an overflow file that nobody needs after a crash. A
+ * page that nobody can read any more may be dropped: reading it is -EIO; its frame's header stays.
+ * Frames are numbered from 1. Not locked: the node's mutex guards it. Negative errno.
  *
  * A page map says which frame is the newest of a page.
  */
@@ -32,9 +33,10 @@ typedef struct Wal {
         unsigned char header[WAL_HEADER_SIZE];
         bool has_header;
         uint32_t page_size, n_frames;
-        uint32_t max_heap_frames;
-        unsigned char **chunks;
-        size_t n_chunks, chunks_room;
+        unsigned char (*headers)[WAL_FRAME_HEADER_SIZE]; /* of the frames */
+        unsigned char **pages;       /* of the frames; NULL: dropped, or never written */
+        uint32_t room;               /* of both, in frames */
+        uint32_t n_pages, max_pages; /* in heap; at most */
         DiskFile *overflow;
 } Wal;
 
@@ -55,8 +57,10 @@ int wal_write(Wal *wal, const void *data, size_t len, uint64_t offset);
 int wal_read(Wal *wal, void *data, size_t len, uint64_t offset, size_t *ret_len);
 /* Page number and, in the last frame of a commit, the pages of the database; else 0. */
 int wal_read_header(Wal *wal, uint32_t frame, uint32_t *ret_page, uint32_t *ret_db_pages);
-/* The page of a frame that is in heap, valid until wal_reset(); NULL when it is in the file. */
-const unsigned char *wal_find_page(Wal *wal, uint32_t frame);
+/* The page of a frame that is in heap, valid until it is dropped; NULL when it is elsewhere. */
+const unsigned char *wal_find_page(const Wal *wal, uint32_t frame);
+bool wal_has_page(const Wal *wal, uint32_t frame);
+void wal_drop_page(Wal *wal, uint32_t frame);
 int wal_read_page(Wal *wal, uint32_t frame, void *page);
 /* The newest of frames first..last of each page, by page; the caller frees *ret. */
 int wal_list_pages(Wal *wal, uint32_t first, uint32_t last, PageFrame **ret, size_t *ret_n);

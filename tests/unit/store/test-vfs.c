@@ -297,6 +297,61 @@ static void a_log_longer_than_its_heap_goes_on_in_a_file(void **state)
         disconnect(db);
 }
 
+static void what_nobody_can_read_of_a_log_is_not_kept(void **state)
+{
+        sqlite3 *db = world_connect(&world, "aa15"), *reader;
+        StoreStats stats;
+
+        run(db, "CREATE TABLE t(a); INSERT INTO t VALUES(0)");
+        reader = world_connect(&world, "aa15");
+        for (int i = 0; i < 1000; i++)
+                run(db, "UPDATE t SET a = a + 1");
+        store_get_stats(world.store, &stats);
+        assert_true(stats.wal_bytes < 128 << 10);
+        /* A reader keeps what it sees. */
+        run(reader, "BEGIN");
+        assert_int_equal(ask(reader, "SELECT a FROM t"), 1000);
+        for (int i = 0; i < 100; i++)
+                run(db, "UPDATE t SET a = a + 1");
+        assert_int_equal(ask(reader, "SELECT a FROM t"), 1000);
+        run(reader, "COMMIT");
+        assert_int_equal(ask(reader, "SELECT a FROM t"), 1100);
+        disconnect(reader);
+        disconnect(db);
+        store_loop_run(world.store);
+        world_crash(&world, CRASH_DROP);
+        db = world_connect(&world, "aa15");
+        assert_int_equal(ask(db, "SELECT a FROM t"), 1100);
+        assert_true(is_sound(db));
+        disconnect(db);
+}
+
+/* Many distinct pages by an object that always has a commit on its way: its log never ends. */
+static void a_log_that_never_ends_keeps_little(void **state)
+{
+        sqlite3 *db = world_connect(&world, "aa16");
+        StoreStats stats;
+
+        run(db, "CREATE TABLE t(a)");
+        for (int i = 0; i < 1000; i++) {
+                run(db, "INSERT INTO t VALUES(randomblob(3000))");
+                store_loop_run(world.store);
+                run(db, "INSERT INTO t VALUES(randomblob(3000))");
+                store_background_step(world.store);
+        }
+        store_get_stats(world.store, &stats);
+        assert_true(stats.wal_bytes < 2 << 20);
+        assert_int_equal(rows(db), 2000);
+        assert_true(is_sound(db));
+        disconnect(db);
+        store_loop_run(world.store);
+        world_crash(&world, CRASH_DROP);
+        db = world_connect(&world, "aa16");
+        assert_int_equal(rows(db), 2000);
+        assert_true(is_sound(db));
+        disconnect(db);
+}
+
 static void a_rolled_back_transaction_leaves_nothing(void **state)
 {
         sqlite3 *db = world_connect(&world, "aa14");
@@ -348,6 +403,9 @@ int main(void)
                 cmocka_unit_test_setup_teardown(a_huge_transaction_spills, start, stop),
                 cmocka_unit_test_setup_teardown(
                         a_log_longer_than_its_heap_goes_on_in_a_file, start, stop),
+                cmocka_unit_test_setup_teardown(
+                        what_nobody_can_read_of_a_log_is_not_kept, start, stop),
+                cmocka_unit_test_setup_teardown(a_log_that_never_ends_keeps_little, start, stop),
                 cmocka_unit_test_setup_teardown(
                         a_rolled_back_transaction_leaves_nothing, start, stop),
                 cmocka_unit_test_setup_teardown(
