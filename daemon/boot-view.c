@@ -115,6 +115,7 @@ static void read_limits(BootView *view)
         json_t *http = json_object_get(view->json, "http");
         json_t *objects = json_object_get(view->json, "objects_limits");
         json_t *runtime = json_object_get(view->json, "runtime_limits");
+        json_t *storage = json_object_get(view->json, "storage_limits");
 
         view->edge = (EdgeOptions){
                 .http = {
@@ -141,6 +142,8 @@ static void read_limits(BootView *view)
                 .runners_max = (unsigned)get_number(runtime, "runners_max"),
                 .baton_ms = (unsigned)get_number(runtime, "baton_ms"),
         };
+        view->archive_days = (unsigned)get_number(storage, "archive_days");
+        view->archive_max = get_number(storage, "archive_max");
 }
 
 static int read_runtime(BootView *view)

@@ -34,6 +34,8 @@ typedef struct BootView {
         char *env_json;
         RegistryOptions registry;
         EdgeOptions edge;
+        unsigned archive_days; /* 0: no archive */
+        uint64_t archive_max;
 } BootView;
 
 /* 0, -EPROTO after a log line that names what is missing, or -ENOMEM. */

@@ -445,6 +445,8 @@ static int open_storage(Service *service)
                 .app = service->boot->app,
                 .slot = service->boot->slot,
                 .objects = service->boot->registry.objects_directory,
+                .archive_days = service->boot->archive_days,
+                .archive_max = service->boot->archive_max,
         };
 
         return storage_open(&options, &service->storage);

@@ -8,12 +8,15 @@
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #define CLOSE_TIMEOUT_NS (10 * NSEC_PER_SEC)
 #define CLOSE_STEP_NS NSEC_PER_MSEC
 /* From a failure of the store to the end of the process: for the errors that clients are told. */
 #define END_STEP_NS (20 * NSEC_PER_MSEC)
 #define END_STEPS 10u
+/* Nothing of an archive goes when its journal is emptied. */
+#define EMPTY_DAYS 36500
 
 struct Storage {
         Ring *ring;
@@ -132,6 +135,8 @@ int storage_open(const StorageOptions *options, Storage **ret)
         _cleanup_(storage_close_p) Storage *storage = calloc(1, sizeof *storage);
         StoreOptions store = {
                 .objects = options->objects,
+                .archive_days = options->archive_days,
+                .archive_max = options->archive_max,
                 .wake = storage_wake,
                 .failed = storage_failed,
                 .log = storage_log,
@@ -162,7 +167,7 @@ int storage_open(const StorageOptions *options, Storage **ret)
                 return say(journal, r);
         store.disk = disk_ring_get_disk(storage->disk);
         store.journal = journal;
-        store.archive = archive;
+        store.archive = options->archive_days ? archive : NULL;
         is_opening = true;
         r = store_open(&store, &storage->store);
         is_opening = false;
@@ -240,12 +245,36 @@ static void no_wake(void *data)
 {
 }
 
+/* `<state>/journal/<app>/<slot>` has its archive in `<state>/archive/<app>/<slot>`, if it has one.
+ */
+static int find_archive(const char *journal, char **ret)
+{
+        const char *app = journal + strlen(journal);
+        char *path;
+
+        for (int i = 0; i < 2; i++)
+                while (app > journal && *--app != '/')
+                        ;
+        if (app - journal < 8 || memcmp(app - 8, "/journal", 8) != 0)
+                return 0;
+        if (asprintf(&path, "%.*s/archive%s", (int)(app - 8 - journal), journal, app) < 0)
+                return -ENOMEM;
+        if (access(path, F_OK) == 0)
+                *ret = path;
+        else
+                free(path);
+        return 0;
+}
+
 int storage_empty(const char *journal, const char *objects)
 {
         _cleanup_(store_close_p) Store *store = NULL;
+        _cleanup_(free_p) char *archive = NULL;
         StoreOptions options = {
                 .journal = journal,
                 .objects = objects,
+                .archive_days = EMPTY_DAYS,
+                .archive_max = UINT64_MAX,
                 .wake = no_wake,
                 .failed = say_failed,
                 .log = storage_log,
@@ -253,7 +282,9 @@ int storage_empty(const char *journal, const char *objects)
         StoreStats stats;
         int r;
 
-        r = store_open(&options, &store);
+        r = find_archive(journal, &archive);
+        options.archive = archive;
+        r = r ?: store_open(&options, &store);
         if (r)
                 return say(journal, r);
         store_get_stats(store, &stats);

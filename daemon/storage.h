@@ -23,6 +23,8 @@ typedef struct StorageOptions {
         const char *app;
         unsigned slot;
         const char *objects;
+        unsigned archive_days; /* 0: none; else it is <state>/archive/<app>/<slot> */
+        uint64_t archive_max;
 } StorageOptions;
 
 /* Blocks while it recovers. 0, or a negative errno after a log line that says what is wrong. */
@@ -39,6 +41,6 @@ const char *storage_get_journal(const Storage *storage);
 
 /*
  * Redoes a journal into the databases and empties it, without a loop: for a slot that no worker
- * will fill again. 0 or a negative errno after a log line.
+ * will fill again. An archive that it has takes the rest. 0 or a negative errno after a log line.
  */
 int storage_empty(const char *journal, const char *objects);

@@ -16,6 +16,7 @@
 #define SEC NSEC_PER_SEC
 #define DAY (86400 * NSEC_PER_SEC)
 #define KIB UINT64_C(1024)
+#define MIB (1024 * KIB)
 #define GIB (UINT64_C(1) << 30)
 #define AT(_field) offsetof(Config, _field)
 #define APP(_field) offsetof(ConfigApp, _field)
@@ -47,6 +48,8 @@ static const Setting settings[] = {
         { "objects", "objects_max", "1000", AT(objects_max), setting_unsigned, 1, 1000000 },
         { "objects", "mailbox_max", "1024", AT(mailbox_max), setting_unsigned, 1, 1000000 },
         { "objects", "idle_timeout", "60s", AT(objects_idle_ns), setting_time, MS, 365 * DAY },
+        { "storage", "archive_days", "30", AT(archive_days), setting_unsigned, 0, 36500 },
+        { "storage", "archive_max", "10G", AT(archive_max), setting_size, MIB, 1024 * 1024 * GIB },
         { "python", "runners_max", "64", AT(runners_max), setting_unsigned, 1, 1024 },
         { "python", "baton_ms", "5", AT(baton_ms), setting_unsigned, 1, 10000 },
         { "app", "directory", NULL, APP(directory), setting_path, 0, 1024 },
@@ -57,7 +60,7 @@ static const Setting settings[] = {
         /* clang-format on */
 };
 
-static const char *const sections[] = { "durabled", "http", "objects", "python", "app" };
+static const char *const sections[] = { "durabled", "http", "objects", "storage", "python", "app" };
 
 /* Where an [app] was first named or a listen= stood, for an error found at the end. */
 typedef struct Place {
@@ -146,8 +149,9 @@ static int fail_section(Reader *reader, Slice name)
                 return reader_fail(reader, "unknown section [%.*s]: did you mean [%s]?",
                         SLICE_FMT(slice_head(name, KEY_SHOWN)), best);
         return reader_fail(reader,
-                "unknown section [%.*s]: there are [durabled], [http], [objects], [python] and "
-                "[app NAME]",
+                "unknown section [%.*s]: there are [durabled], [http], [objects], [storage], "
+                "[python] "
+                "and [app NAME]",
                 SLICE_FMT(slice_head(name, KEY_SHOWN)));
 }
 

@@ -15,7 +15,9 @@
  *   development=no                  [objects]                       runners_max=64
  *   log_level=info                  objects_max=1000                baton_ms=5
  *   drain_timeout=10s               mailbox_max=1024
- *                                   idle_timeout=60s
+ *   [storage]                       idle_timeout=60s
+ *   archive_days=30
+ *   archive_max=10G
  *
  * Sizes take K, M, G (powers of 1024); times us, ms, s, min, h; booleans yes/no/true/false/1/0.
  * A line starts a comment with # or ;. Drop-ins ("*.conf") are read in the order of their names,
@@ -67,6 +69,8 @@ typedef struct Config {
         unsigned connections_max, requests_max;
         unsigned objects_max, mailbox_max;
         uint64_t objects_idle_ns;
+        unsigned archive_days; /* 0: no archive */
+        uint64_t archive_max;  /* of a slot */
         unsigned runners_max, baton_ms;
         ConfigApp *apps;
         size_t n_apps;

@@ -151,6 +151,10 @@ json_t *boot_message_new(const Slot *slot, int *fds, size_t *ret_n_fds)
                         "mailbox_max", integer(config->mailbox_max), "idle_ns",
                         integer(config->objects_idle_ns)),
                 &r);
+        put(m, "storage_limits",
+                json_pack("{s:o, s:o}", "archive_days", integer(config->archive_days),
+                        "archive_max", integer(config->archive_max)),
+                &r);
         put(m, "runtime_limits",
                 json_pack("{s:o, s:o}", "runners_max", integer(config->runners_max), "baton_ms",
                         integer(config->baton_ms)),

@@ -43,17 +43,22 @@ static const Wrong wrongs[] = {
         { "[durable]\n", 1, "unknown section [durable]: did you mean [durabled]?" },
         { "[htpp]\n", 1, "unknown section [htpp]: did you mean [http]?" },
         { "[HTTP]\n", 1,
-                "unknown section [HTTP]: there are [durabled], [http], [objects], [python] and "
-                "[app NAME]" },
-        { "\n\n[storage]\n", 3,
-                "unknown section [storage]: there are [durabled], [http], [objects], [python] and "
-                "[app NAME]" },
-        { "[]\n", 1,
-                "unknown section []: there are [durabled], [http], [objects], [python] and "
-                "[app NAME]" },
-        { "[apps blog]\n", 1,
-                "unknown section [apps blog]: there are [durabled], [http], [objects], [python] "
+                "unknown section [HTTP]: there are [durabled], [http], [objects], [storage], "
+                "[python] "
                 "and [app NAME]" },
+        { "\n\n[caching]\n", 3,
+                "unknown section [caching]: there are [durabled], [http], [objects], [storage], "
+                "[python] and [app NAME]" },
+        { "[storag]\n", 1, "unknown section [storag]: did you mean [storage]?" },
+        { "[storage]\narchive_max=1K\n", 2,
+                "archive_max: '1K' is not a size from 1M to 1048576G: bytes, or a number with K, M "
+                "or G" },
+        { "[]\n", 1,
+                "unknown section []: there are [durabled], [http], [objects], [storage], [python] "
+                "and [app NAME]" },
+        { "[apps blog]\n", 1,
+                "unknown section [apps blog]: there are [durabled], [http], [objects], [storage], "
+                "[python] and [app NAME]" },
         { "[app]\n", 1, NO_APP("") },
         { "[app Blog]\n", 1, NO_APP("Blog") },
         { "[app my blog]\n", 1, NO_APP("my blog") },
@@ -305,6 +310,8 @@ static void an_empty_file_gives_the_defaults(void **state)
         assert_int_equal(config->objects_max, 1000);
         assert_int_equal(config->mailbox_max, 1024);
         assert_true(config->objects_idle_ns == 60 * NSEC_PER_SEC);
+        assert_int_equal(config->archive_days, 30);
+        assert_true(config->archive_max == UINT64_C(10) << 30);
         assert_int_equal(config->runners_max, 64);
         assert_int_equal(config->baton_ms, 5);
         assert_int_equal(config->n_apps, 0);
@@ -325,7 +332,8 @@ static void every_setting_reaches_its_field(void **state)
                       "[http]\nbody_max=1G\nhead_max=2048\ntarget_max=1K\nheaders_max=20\n"
                       "head_timeout=1s\nbody_timeout=2min\nsend_timeout=3h\nidle_timeout=4000us\n"
                       "connections_max=7\nrequests_max=8\n[objects]\nobjects_max=9\n"
-                      "mailbox_max=10\nidle_timeout=11s\n[python]\nrunners_max=12\nbaton_ms=13\n"
+                      "mailbox_max=10\nidle_timeout=11s\n[storage]\narchive_days=7\narchive_max="
+                      "2G\n[python]\nrunners_max=12\nbaton_ms=13\n"
                       "[app blog]\ndirectory=/srv/blog\npython_path=/a:/b\nvars_file=/v\n"
                       "hosts=a.example *.b.example\nworkers=3\n[app two_2-b]\ndirectory=/d"));
         assert_int_equal(config_load(folder->file, &config, &error), 0);
@@ -356,6 +364,8 @@ static void every_setting_reaches_its_field(void **state)
         assert_int_equal(config->objects_max, 9);
         assert_int_equal(config->mailbox_max, 10);
         assert_true(config->objects_idle_ns == 11 * NSEC_PER_SEC);
+        assert_int_equal(config->archive_days, 7);
+        assert_true(config->archive_max == UINT64_C(2) << 30);
         assert_int_equal(config->runners_max, 12);
         assert_int_equal(config->baton_ms, 13);
         assert_int_equal(config->n_apps, 2);
