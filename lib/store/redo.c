@@ -395,6 +395,11 @@ static int open_file(Redo *redo, RedoFile *file, bool create)
                         file->path);
                 return -EUCLEAN;
         }
+        if (r)
+                store_log(redo->store, LOG_ERR,
+                        "%s cannot be opened, but the journal has commits for it: %s; nothing was "
+                        "changed",
+                        file->path, strerror(-r));
         redo->n_open += r == 0;
         r = r ?: disk_lock(file->file, LOCK_OFFSET, LOCK_LEN);
         if (r == -EAGAIN) {

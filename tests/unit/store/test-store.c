@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "lib/store/db.h"
 #include "tests/unit/store/world.h"
 
 #include <errno.h>
 #include <pthread.h>
 #include <string.h>
+#include <unistd.h>
 
 static World world;
 
@@ -747,6 +749,48 @@ static void another_programs_log_is_read_into_the_file(void **state)
         assert_int_equal(system(command), 0);
 }
 
+static void a_folder_that_is_gone_is_not_made_anew(void **state)
+{
+        char path[512], shard[600], away[620], command[700], place[] = "/tmp/test-store-XXXXXX";
+        Db *db;
+
+        world_stop(&world);
+        assert_non_null(mkdtemp(place));
+        snprintf(objects, sizeof objects, "%s/objects", place);
+        snprintf(journal, sizeof journal, "%s/journal", place);
+        open_real();
+        snprintf(shard, sizeof shard, "%s/shop/aa", objects);
+        snprintf(away, sizeof away, "%s/shop/away", objects);
+        snprintf(path, sizeof path, "%s/shop/aa/aa01.sqlite", objects);
+        assert_int_equal(db_open_object(path, SLICE("one"), &db), 0);
+        db_close(db);
+        /* One that nobody saw is made. */
+        snprintf(path, sizeof path, "%s/shop/bb/bb01.sqlite", objects);
+        assert_int_equal(db_open_object(path, SLICE("two"), &db), 0);
+        db_close(db);
+        store_loop_run(world.store);
+        assert_int_equal(rename(shard, away), 0);
+        snprintf(path, sizeof path, "%s/shop/aa/aa02.sqlite", objects);
+        assert_int_equal(db_open_object(path, SLICE("three"), &db), -ENOENT);
+        assert_int_not_equal(access(shard, F_OK), 0);
+        assert_non_null(strstr(world.log, "shop/aa: this folder is gone"));
+        assert_int_equal(rename(away, shard), 0);
+        assert_int_equal(db_open_object(path, SLICE("three"), &db), 0);
+        db_close(db);
+        store_loop_run(world.store);
+        world_stop(&world);
+        /* The journal knows that there was a folder. */
+        snprintf(away, sizeof away, "%s/away", place);
+        assert_int_equal(rename(objects, away), 0);
+        assert_int_equal(world_try_start(&world), -ENOENT);
+        assert_int_not_equal(access(objects, F_OK), 0);
+        assert_int_equal(rename(away, objects), 0);
+        open_real();
+        world_stop(&world);
+        snprintf(command, sizeof command, "rm -r %s", place);
+        assert_int_equal(system(command), 0);
+}
+
 #define TEST(_fn) cmocka_unit_test_setup_teardown(_fn, start, stop)
 
 int main(void)
@@ -774,6 +818,7 @@ int main(void)
                 TEST(a_full_disk_stops_writes_alone_and_ends_by_itself),
                 TEST(threads_commit_while_the_background_works),
                 TEST(another_programs_log_is_read_into_the_file),
+                TEST(a_folder_that_is_gone_is_not_made_anew),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
