@@ -142,9 +142,9 @@ static void put_whole(Out *out, uint32_t number, PageKind kind, const void *page
 /* What the page was before, when it is as `now` (NULL: zeros). */
 static int put_past(PageSet *set, Out *out, uint32_t number, const void *now)
 {
-        int r = read_old(set, number);
+        int r = SABOTAGED(SABOTAGE_UNDO) ? 0 : read_old(set, number);
 
-        if (!r && !put_delta(out, number, PAGE_UNDO, now, set->old))
+        if (!r && !SABOTAGED(SABOTAGE_UNDO) && !put_delta(out, number, PAGE_UNDO, now, set->old))
                 put_whole(out, number, PAGE_BEFORE, set->old);
         return r;
 }

@@ -35,19 +35,21 @@ extern unsigned store_sabotage;
 #define SABOTAGED(_what) 0
 #endif
 enum {
-        SABOTAGE_EARLY_FLUSH = 1,   /* 1: flushed is what was submitted */
-        SABOTAGE_WAL_RULE = 2,      /* 2: files are written before the journal is durable */
-        SABOTAGE_RETIRE_SYNC = 4,   /* 3: segments go without a sync of the files */
-        SABOTAGE_COPY_FORWARD = 8,  /* 3: segments go though a reader pins them */
-        SABOTAGE_LOW_MARK = 16,     /* 4: segments are overwritten before the mark is durable */
-        SABOTAGE_REDO_SYNC = 32,    /* 5: the epoch is switched before the files are synced */
-        SABOTAGE_WRITE_ERROR = 64,  /* 6: a failed journal write counts as done */
-        SABOTAGE_CANCEL = 128,      /* 7: no CANCEL */
-        SABOTAGE_FOLDER_SYNC = 256, /* 3: folders of new files are not synced */
-        SABOTAGE_CRC = 512,         /* a torn batch is believed */
-        SABOTAGE_TAIL = 1024,       /* 2: a redo does not make the last batch durable first */
-        SABOTAGE_PARENTS = 2048,    /* 3: nor are the folders of these folders */
-        SABOTAGE_ARCHIVE = 4096,    /* 8: segments go without a file in the archive */
+        SABOTAGE_EARLY_FLUSH = 1,      /* 1: flushed is what was submitted */
+        SABOTAGE_WAL_RULE = 2,         /* 2: files are written before the journal is durable */
+        SABOTAGE_RETIRE_SYNC = 4,      /* 3: segments go without a sync of the files */
+        SABOTAGE_COPY_FORWARD = 8,     /* 3: segments go though a reader pins them */
+        SABOTAGE_LOW_MARK = 16,        /* 4: segments are overwritten before the mark is durable */
+        SABOTAGE_REDO_SYNC = 32,       /* 5: the epoch is switched before the files are synced */
+        SABOTAGE_WRITE_ERROR = 64,     /* 6: a failed journal write counts as done */
+        SABOTAGE_CANCEL = 128,         /* 7: no CANCEL */
+        SABOTAGE_FOLDER_SYNC = 256,    /* 3: folders of new files are not synced */
+        SABOTAGE_CRC = 512,            /* a torn batch is believed */
+        SABOTAGE_TAIL = 1024,          /* 2: a redo does not make the last batch durable first */
+        SABOTAGE_PARENTS = 2048,       /* 3: nor are the folders of these folders */
+        SABOTAGE_ARCHIVE = 4096,       /* 8: segments go without a file in the archive */
+        SABOTAGE_UNDO = 8192,          /* what was before a page is left out */
+        SABOTAGE_ARCHIVE_SYNC = 16384, /* 8: what is in the archive is not synced */
 };
 
 #define NO_SEGMENT UINT64_MAX

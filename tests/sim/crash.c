@@ -51,6 +51,9 @@ static const struct {
         { "folder-sync", "folders of new files are not synced (3)", 256 },
         { "tail", "a redo does not make the last batch durable first (2)", 1024 },
         { "parents", "folders of new folders are not synced (3)", 2048 },
+        { "archive", "a segment goes without a file in the archive (8)", 4096 },
+        { "archive-sync", "a segment goes before its archive file is synced (8)", 16384 },
+        { "undo", "what was before a page is left out of the journal", 8192 },
         { "crc", "a torn batch is believed", 512 },
 };
 
@@ -168,6 +171,8 @@ static void print_total(void)
         PRINT("a full journal or disk", total.full);
         PRINT("deletes", total.deletes);
         PRINT("vacuums", total.vacuums);
+        PRINT("segments archived / archive files pruned", total.archived);
+        PRINT("", total.pruned);
         PRINT("restores and snapshots / refused", total.restores);
         PRINT("", total.restores_refused);
         PRINT("exports", total.exports);

@@ -10,6 +10,7 @@
 #define JOURNAL "/state/journal"
 #define OBJECTS "/state/objects"
 #define ARCHIVE "/state/archive/app/00"
+#define DAY_NS (UINT64_C(86400) * 1000000000u)
 #define LOOP_PASS_NS 50000u
 #define OPEN_ATTEMPTS 50
 
@@ -146,6 +147,8 @@ static void run_loop(void *data)
                 }
                 disk_poll(sim_disk_get(world->disk));
                 sim_disk_pass(world->disk, rng_below(&world->rng, LOOP_PASS_NS));
+                if (world->prunes && rng_chance(&world->rng, 1))
+                        sim_disk_pass(world->disk, rng_below(&world->rng, 2 * DAY_NS));
                 turns_wait();
         }
 }
@@ -285,6 +288,8 @@ static void open_store(World *world)
                 .journal = JOURNAL,
                 .objects = OBJECTS,
                 .archive = world->archives ? ARCHIVE : NULL,
+                .archive_days = 1,
+                .archive_max = world->archive_max,
                 .segment_size = world->segment_size,
                 .n_segments = world->n_segments,
                 .queue_max = world->queue_max,
@@ -335,6 +340,8 @@ static void sum_up(World *world)
         to->cancels += now.cancels;
         to->copies += now.copies;
         to->spills += now.spills;
+        to->archived += now.archived_segments;
+        to->pruned += now.archive_pruned;
         to->checkpoints += now.checkpoints;
         to->retired += now.retired_segments;
         to->redone += now.redone_commits;
@@ -447,7 +454,10 @@ static void set_up(World *world)
         world->spill_size = 32768u << rng_below(rng, 4);
         world->checkpoint_at = 4u << rng_below(rng, 6);
         world->archives = rng_chance(rng, 700);
-        world->forgets = true;
+        world->prunes = world->archives && rng_chance(rng, 250);
+        world->archive_max = world->prunes ? 65536u << rng_below(rng, 5) : UINT64_C(1) << 40;
+        /* A disk that fails in a recovery leaves a gap. */
+        world->forgets = !world->archives || world->prunes || is_faulty_seed(world);
         for (unsigned i = 0; i < world->n_objects; i++)
                 object_init(&world->objects[i], world, i);
         make_folders(world);

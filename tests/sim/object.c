@@ -507,9 +507,9 @@ void object_step(Object *object)
                 close_db(object, &object->db[action % 2]);
         else if (action < 955)
                 delete (object);
-        else if (action < 975)
+        else if (action < 970)
                 sync_now(object);
-        else if (action < 990)
+        else if (action < 992)
                 past_step(object);
         else
                 check(object);

@@ -81,7 +81,7 @@ typedef struct WorldStats {
         uint64_t lives, recoveries, recoveries_cut, commits, rollbacks, failed_commits, full;
         uint64_t answers, deletes, vacuums, reads, index_failures, entries_lost, entries_shown,
                 steps, drains;
-        uint64_t restores, restores_refused, exports;
+        uint64_t archived, pruned, restores, restores_refused, exports;
         uint64_t batches, journal_bytes, cancels, copies, spills, checkpoints, retired, redone;
         SimDiskStats disk;
 } WorldStats;
@@ -98,12 +98,13 @@ struct World {
         bool verbose, trace;
         bool killed; /* the last end was a kill */
         bool archives;
+        bool prunes;
         bool forgets; /* the archive may have gaps, or be pruned */
 
         Object objects[WORLD_OBJECTS];
         unsigned n_objects, n_runners;
         unsigned segment_size, n_segments;
-        uint64_t wal_heap_max, spill_size, queue_max;
+        uint64_t wal_heap_max, spill_size, queue_max, archive_max;
         unsigned checkpoint_at;
 
         uint64_t steps_left;
