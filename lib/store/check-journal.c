@@ -264,7 +264,7 @@ static int find_torn(Found *found, CheckJournal *ret)
         Trace next = {
                 .batch = last ? last->header.batch + 1 : 1,
                 .segment = last ? last->header.segment : found->epoch.first_segment,
-                .first_lsn = found->last_lsn + 1,
+                .first_lsn = MAX(found->last_lsn + 1, found->epoch.first_lsn),
         };
         bool is_torn = false;
         int r = 0;

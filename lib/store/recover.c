@@ -227,7 +227,9 @@ static int choose_batches(Found *found)
                 if (batches[i].header.segment >= low)
                         batches[n++] = batches[i];
         found->n_batches = found->n_all = n;
-        found->last_lsn = last->header.first_lsn + last->header.n_records - 1;
+        /* Marks alone have no record. */
+        if (last->header.first_lsn + last->header.n_records > found->epoch.first_lsn)
+                found->last_lsn = last->header.first_lsn + last->header.n_records - 1;
         first = &batches[0];
         if (first->header.segment != low || first->offset != 0 ||
                 (low == found->epoch.first_segment && first->header.batch != 1)) {

@@ -21,6 +21,8 @@
 #define SYNC_ONE_BY_ONE 16u
 /* Descriptors at a time; more files than that are closed in between, written but not synced. */
 #define FILES_MAX 512u
+/* Of a record: nothing from here on is applied. */
+#define REDO_END 1
 
 typedef struct RedoFile {
         MapNode map;
@@ -33,6 +35,13 @@ typedef struct RedoFile {
         bool is_deleted, is_touched;
         bool is_lost; /* not there, or left as it is: what needs it is left out */
 } RedoFile;
+
+/* Objects have many more numbers than a journal has objects. */
+typedef struct RedoNumber {
+        MapNode map;
+        uint32_t number;
+        RedoFile *file;
+} RedoNumber;
 
 typedef struct Image {
         MapNode map;
@@ -51,8 +60,7 @@ typedef struct Redo {
         Map files;
         List file_list;
         size_t n_files, n_open;
-        RedoFile **objects; /* by number */
-        size_t n_objects;
+        Map numbers; /* of RedoNumber */
         VoidRange *voids;
         size_t n_voids;
         uint64_t image_bytes, next_lsn;
@@ -73,6 +81,11 @@ static void drop_images(Redo *redo, RedoFile *file)
         map_init(&file->images);
 }
 
+static void free_number(MapNode *map, void *data)
+{
+        free(CONTAINER_OF(map, RedoNumber, map));
+}
+
 static void redo_done(Redo *redo)
 {
         List *link;
@@ -87,7 +100,8 @@ static void redo_done(Redo *redo)
                 free(file);
         }
         map_done(&redo->files);
-        free(redo->objects);
+        map_for_each(&redo->numbers, free_number, NULL);
+        map_done(&redo->numbers);
         free(redo->voids);
 }
 
@@ -133,27 +147,46 @@ static bool is_safe_name(Slice name)
                !strstr(path, "/../") && !slice_has_suffix(name, SLICE("/.."));
 }
 
+static RedoNumber *find_number(const Redo *redo, uint32_t number)
+{
+        MapNode *map = map_find(&redo->numbers, slice_of(&number, sizeof number));
+
+        return map ? CONTAINER_OF(map, RedoNumber, map) : NULL;
+}
+
+/* NULL when it has no name. */
+static RedoFile *find_file(const Redo *redo, const Record *record)
+{
+        RedoNumber *known = find_number(redo, record->object);
+
+        return known ? known->file : NULL;
+}
+
 static int learn_name(Redo *redo, const Record *record)
 {
+        RedoNumber *known = find_number(redo, record->object);
         RedoFile *file;
         int r;
 
         if (!is_safe_name(record->payload))
                 return BAD(redo, "a name leads out of the objects folder");
-        if (record->object >= redo->n_objects) {
-                size_t n = MAX((size_t)record->object + 1, 2 * redo->n_objects);
-                RedoFile **objects = realloc(redo->objects, n * sizeof *objects);
-
-                if (!objects)
-                        return -ENOMEM;
-                memset(objects + redo->n_objects, 0, (n - redo->n_objects) * sizeof *objects);
-                redo->objects = objects;
-                redo->n_objects = n;
-        }
         r = get_file(redo, record->payload, &file);
-        if (!r)
-                redo->objects[record->object] = file;
-        return r;
+        if (r)
+                return r;
+        if (!known) {
+                known = calloc(1, sizeof *known);
+                if (!known)
+                        return -ENOMEM;
+                known->number = record->object;
+                r = map_insert(&redo->numbers, &known->map,
+                        slice_of(&known->number, sizeof known->number));
+                if (r) {
+                        free(known);
+                        return r;
+                }
+        }
+        known->file = file;
+        return 0;
 }
 
 static int learn_void(Redo *redo, const Record *record)
@@ -234,7 +267,7 @@ static int learn_one(Redo *redo, const Record *record)
                         (unsigned long long)redo->next_lsn);
         if (record->type == RECORD_NAME)
                 return learn_name(redo, record);
-        file = record->object < redo->n_objects ? redo->objects[record->object] : NULL;
+        file = find_file(redo, record);
         if (!file)
                 return BAD(redo, "object %u has no name", record->object);
         switch (record->type) {
@@ -542,10 +575,14 @@ static int apply_record(Redo *redo, const Record *record)
         RedoFile *file;
         int r;
 
+        if (is_beyond(redo, record))
+                return REDO_END;
         if (record->type == RECORD_NAME)
                 return learn_name(redo, record);
-        file = redo->objects[record->object];
-        if (is_void(redo, file, record) || is_beyond(redo, record) || file->is_lost)
+        file = find_file(redo, record);
+        if (!file)
+                return BAD(redo, "object %u has no name", record->object);
+        if (is_void(redo, file, record) || file->is_lost)
                 return 0;
         switch (record->type) {
         case RECORD_CREATE:
@@ -580,6 +617,10 @@ static int walk_batch(Redo *redo, const FoundBatch *batch, RecordFn fn)
                 if (r)
                         return r;
         }
+        /* A cut may be here, between the last record that decodes and what comes then. */
+        if (fn == apply_record && redo->found->cut_lsn &&
+                batch->header.first_lsn + n >= redo->found->cut_lsn)
+                return REDO_END;
         if (r != -ENODATA || n != batch->header.n_records)
                 return BAD(redo, "record %u of batch %llu does not decode", n,
                         (unsigned long long)batch->header.batch);
@@ -657,6 +698,7 @@ int redo_run(Found *found)
         int r = 0;
 
         map_init(&redo.files);
+        map_init(&redo.numbers);
         list_init(&redo.file_list);
         if (found->n_batches)
                 redo.next_lsn = found->batches[0].header.first_lsn;
@@ -664,11 +706,13 @@ int redo_run(Found *found)
         /* Numbers are names within the pass: an object has one from its first NAME on. */
         for (size_t i = 0; !r && i < found->n_batches; i++)
                 r = walk_batch(&redo, &found->batches[i], apply_record);
+        if (r == REDO_END)
+                r = 0;
         list_for_each(link, &redo.file_list) {
                 r = r ?: finish_file(&redo, list_entry(link, RedoFile, link));
         }
         r = r ?: sync_files(&redo);
         if (redo.next_lsn > found->epoch.first_lsn)
-                found->last_lsn = redo.next_lsn - 1;
+                found->last_lsn = MAX(found->last_lsn, redo.next_lsn - 1);
         return r;
 }

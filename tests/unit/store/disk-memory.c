@@ -47,6 +47,7 @@ struct MemoryDisk {
         size_t n_names, n_open, n_open_most;
         Inode folder;
         uint64_t calls, fail_call, cut_call, boot, now, random;
+        uint64_t size_max; /* of a file */
         int fail_error;
         bool fail_forever, cut, hold;
         DiskWrite *submitted;
@@ -313,7 +314,7 @@ static int write_inode(MemoryDisk *memory, Inode *inode, const void *data, size_
 {
         int r = count(memory);
 
-        if (offset + len > MAX_SIZE)
+        if (offset + len > memory->size_max)
                 return -EFBIG;
         if (r)
                 len /= 2;
@@ -343,7 +344,9 @@ static int memory_truncate(DiskFile *file, uint64_t size)
 {
         MemoryDisk *memory = lock_disk(file->disk);
         Inode *inode = ((MemoryFile *)file)->inode;
-        int r = is_stale(memory, file) ? -EIO : count_whole(memory);
+        int r = is_stale(memory, file)    ? -EIO
+                : size > memory->size_max ? -EFBIG
+                                          : count_whole(memory);
 
         if (!r) {
                 resize(&inode->now, size);
@@ -595,6 +598,7 @@ MemoryDisk *memory_disk_new(uint64_t seed)
         pthread_mutex_init(&memory->mutex, NULL);
         memory->random = seed;
         memory->boot = 1;
+        memory->size_max = MAX_SIZE;
         memory->now = UINT64_C(1700000000) * 1000000000u;
         return memory;
 }
@@ -649,6 +653,11 @@ MemoryDisk *memory_disk_free(MemoryDisk *memory)
 Disk *memory_disk_get(MemoryDisk *memory)
 {
         return &memory->disk;
+}
+
+void memory_disk_set_max(MemoryDisk *memory, uint64_t size)
+{
+        memory->size_max = size;
 }
 
 uint64_t memory_disk_get_calls(const MemoryDisk *memory)

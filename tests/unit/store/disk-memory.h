@@ -26,6 +26,8 @@ DEFINE_CLEANUP(MemoryDisk *, memory_disk_free)
 MemoryDisk *memory_disk_copy(const MemoryDisk *memory);
 Disk *memory_disk_get(MemoryDisk *memory);
 
+/* No file can be larger: -EFBIG. */
+void memory_disk_set_max(MemoryDisk *memory, uint64_t size);
 /* Numbered calls so far. */
 uint64_t memory_disk_get_calls(const MemoryDisk *memory);
 /* The call with this number, and with `forever` each later one, fails with -error; a write then
