@@ -13,7 +13,7 @@ import threading
 import time
 import unittest
 
-from daemon import DURABLECTL, Service
+from daemon import DURABLECTL, FIXTURES, Daemon, Service, copy_project
 
 MAIN = '''
 import asyncio
@@ -525,6 +525,56 @@ class Guest(ObjectsCase):
         self.assertIn(answers["later"].status, (500, 503))
         self.assertEqual(answers["doze"].status, 503)
         self.assertEqual(self.show("others"), "1 1 1")
+
+
+class Django(unittest.TestCase):
+    """The same on a Django project under durablectl dev, whose connections are open meanwhile."""
+
+    def setUp(self):
+        self.folder = tempfile.mkdtemp(prefix="durabled-project-", dir="/tmp")
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+
+    def objects(self, daemon, *arguments):
+        command = [DURABLECTL, "objects", *arguments, "--socket", daemon.socket]
+        done = subprocess.run(command, capture_output=True, timeout=60)
+        self.assertEqual(done.returncode, 0, done.stderr.decode())
+        return done.stdout.decode().strip()
+
+    def increment(self, daemon, n):
+        for _ in range(n):
+            self.assertEqual(daemon.get("/t/acme/increment/").status, 200)
+
+    def rows(self, daemon):
+        seen = daemon.get("/t/acme/rows/").json()
+        self.assertEqual(len(seen["rows"]), seen["value"])
+        return seen["value"]
+
+    def test_django_writes_goes_back_and_forth_and_goes_on(self):
+        project = copy_project(os.path.join(FIXTURES, "tenants"), self.folder)
+        with Daemon(project, workers=2) as daemon:
+            self.increment(daemon, 3)
+            three = self.objects(daemon, "bookmark", "acme")
+            self.increment(daemon, 4)
+            undo = self.objects(daemon, "restore", "acme", three, "--yes")
+            self.assertEqual(self.rows(daemon), 3)
+            self.increment(daemon, 1)
+            self.assertEqual(self.rows(daemon), 4)
+            self.objects(daemon, "restore", "acme", undo, "--yes")
+            self.assertEqual(self.rows(daemon), 7)
+            path = os.path.join(self.folder, "acme.sqlite")
+            self.objects(daemon, "export", "acme", path)
+            with sqlite3.connect(path) as db:
+                self.assertEqual(db.execute("PRAGMA integrity_check").fetchone(), ("ok",))
+                self.assertIn(("django_migrations",),
+                              db.execute("SELECT name FROM sqlite_schema").fetchall())
+            self.objects(daemon, "snapshot", "acme", "other", "--bookmark", three)
+            seen = daemon.get("/t/other/rows/").json()
+            self.assertEqual(seen["value"], 3)
+            # Found without --socket, as 'status' finds it.
+            command = [DURABLECTL, "objects", "bookmark", "acme"]
+            done = subprocess.run(
+                command, capture_output=True, env=dict(os.environ, DURABLED_SOCKET=daemon.socket))
+            self.assertEqual(done.returncode, 0, done.stderr.decode())
 
 
 if __name__ == "__main__":
