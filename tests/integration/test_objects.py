@@ -301,6 +301,17 @@ class Restore(ObjectsCase):
         self.assertEqual(self.show("back"), "3 3 3")
         self.assertEqual(self.add("back"), "4 4 4")
 
+    def test_a_sleeping_object_is_restored_without_waking_it(self):
+        self.add("asleep", 2)
+        two = self.objects("bookmark", "asleep")
+        self.add("asleep", 2)
+        self.daemon.stop()
+        self.daemon.start()
+        events = self.daemon.sum_of("runtime", "events")
+        self.restore("asleep", two)
+        self.assertEqual(self.daemon.sum_of("runtime", "events"), events)
+        self.assertEqual(self.show("asleep"), "2 2 2")
+
     def test_a_restore_outlives_a_kill_of_the_worker(self):
         self.add("killed", 2)
         two = self.objects("bookmark", "killed")
@@ -498,6 +509,15 @@ class Guest(ObjectsCase):
         self.ask("clock", f"return-{then}")
         self.ask("clock", "abort")
         self.assertEqual(self.show("clock"), "2 2 2")
+
+    def test_what_was_asked_for_is_done_after_a_crash_too(self):
+        self.add("crash", 2)
+        two = self.ask("crash", "bookmark").text
+        self.add("crash")
+        self.ask("crash", f"return-{two}")
+        for worker in self.daemon.all_workers():
+            os.kill(worker["pid"], signal.SIGKILL)
+        self.assertEqual(self.until_answer("crash"), "2 2 2")
 
     def test_a_bookmark_of_another_object_is_refused_at_once(self):
         self.add("one")

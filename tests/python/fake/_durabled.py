@@ -87,7 +87,44 @@ def open_object(path, name):
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("CREATE TABLE IF NOT EXISTS _cf_METADATA(key TEXT PRIMARY KEY, value BLOB)")
     connection.commit()
+    pending = connection.execute(PENDING).fetchone()
     connection.close()
+    return pending[0] if pending else None
+
+
+# Bookmarks: each is a copy of the database, under its path and number.
+
+PENDING = "SELECT value FROM _cf_METADATA WHERE key = 'restore'"
+moments: dict = {}
+asked_times: list = []
+
+
+def bookmark(path, time_ns=-1):
+    if time_ns >= 0:
+        asked_times.append(time_ns)
+    copy = sqlite3.connect(":memory:", check_same_thread=False)
+    with sqlite3.connect(path) as database:
+        database.backup(copy)
+    text = f"{len(moments):08x}-{hash(path) & 0xffffffff:08x}"
+    moments[text] = (path, copy)
+    return text
+
+
+def check_bookmark(path, text):
+    if text not in moments or moments[text][0] != path:
+        raise ValueError("this is no bookmark of the object")
+
+
+def restore(path, text):
+    check_bookmark(path, text)
+    undo = bookmark(path)
+    with sqlite3.connect(":memory:") as image:
+        moments[text][1].backup(image)
+        image.execute("DELETE FROM _cf_METADATA WHERE key = 'restore'")
+        image.commit()
+        with sqlite3.connect(path) as database:
+            image.backup(database)
+    return undo
 
 
 class Object:
@@ -98,6 +135,7 @@ class Object:
         self.name = name
         self.path = path
         self.instance = None
+        self.reset = False
         self.data = {}
         self.queue = collections.deque()
         self.executing = None
@@ -210,6 +248,10 @@ class Event:
             self.call._changed()
         for callback in getattr(self, "callbacks", []):
             callback(self)
+
+    def reset(self):
+        assert self.phase == "executing" and self.object is not None
+        self.object.reset = True
 
     def ready(self):
         host._ready(self)
@@ -387,6 +429,9 @@ class Host:
             elif event.early:
                 event.early = False
                 self._ready(event)
+            if event.object is not None and event.object.reset:
+                event.object.reset = False
+                durabled_host.evict(event.object)
             if event.object is not None:
                 self._next(event.object)
 
