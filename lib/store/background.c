@@ -130,6 +130,7 @@ static int step_spill(Store *store)
                 if (is_spent(store, list_entry(link, Spill, link))) {
                         spill = list_entry(link, Spill, link);
                         list_unlink(link);
+                        store->stats.spill_bytes -= spill->size;
                         break;
                 }
         }
@@ -252,12 +253,22 @@ static int step_crowded(Store *store)
         return r;
 }
 
+/* Of segments, and of the files that they name. */
+static bool is_crowded(const Store *store, unsigned live)
+{
+        const Journal *journal = &store->journal;
+
+        return live > journal->n_segments / 2 ||
+               store->stats.spill_bytes > journal->n_segments / 2 * journal->segment_size;
+}
+
 /* The newest segment that is to go now, or 0. */
 static uint64_t choose_target(Store *store)
 {
         Journal *journal = &store->journal;
         uint64_t oldest = NO_SEGMENT, current;
         unsigned live = 0;
+        bool crowded;
 
         store_lock(store);
         current = journal->last_segment;
@@ -270,10 +281,11 @@ static uint64_t choose_target(Store *store)
         /* A mark that is under way is waited for. */
         if (live && journal->low > oldest)
                 oldest = NO_SEGMENT;
+        crowded = is_crowded(store, live);
         store_unlock(store);
         if (atomic_load(&store->draining))
                 return live && oldest != NO_SEGMENT ? current - (oldest < current) : 0;
-        if (oldest == NO_SEGMENT || oldest == current || live <= journal->n_segments / 2)
+        if (oldest == NO_SEGMENT || oldest == current || !crowded)
                 return 0;
         return oldest;
 }

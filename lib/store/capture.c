@@ -154,6 +154,7 @@ static int make_spill(PageSet *set, SpillRef *ret, uint32_t *ret_n, Spill **ret_
                 return r;
         }
         spill->file = ref.file;
+        spill->size = ref.size;
         *ret = ref;
         *ret_spill = TAKE_PTR(spill);
         return 0;
@@ -165,6 +166,9 @@ static void keep_spill(Store *store, Spill *spill, uint64_t segment)
         spill->segment = segment;
         list_init(&spill->link);
         list_append(&store->spills, &spill->link);
+        if (segment == store->journal.last_segment)
+                store->journal.spilled += spill->size;
+        store->stats.spill_bytes += spill->size;
         store->stats.spills++;
         store_unlock(store);
 }

@@ -110,6 +110,7 @@ static int next_segment(Journal *journal)
         journal->segments[slot].last_lsn = 0;
         journal->current = (unsigned)slot;
         journal->offset = 0;
+        journal->spilled = 0;
         return 0;
 }
 
@@ -122,13 +123,28 @@ static Batch *close_filling(Journal *journal)
         return batch;
 }
 
-static int begin_batch(Store *store, size_t len, uint64_t limit)
+/*
+ * A segment can be full with the files that it names, or they would pile up behind a few bytes. The
+ * last ones are for what has no other place.
+ */
+static bool is_full(const Journal *journal, size_t len, bool urgent)
+{
+        uint64_t limit = journal->segment_size - (urgent ? 0 : SEGMENT_RESERVE);
+
+        if (journal->offset + BATCH_HEADER_SIZE + len > limit)
+                return true;
+        return !urgent && journal->spilled >= journal->segment_size &&
+               count_segments(journal, SEGMENT_FREE) > 0 &&
+               count_segments(journal, SEGMENT_LIVE) + 2 <= journal->n_segments;
+}
+
+static int begin_batch(Store *store, size_t len, bool urgent)
 {
         Journal *journal = &store->journal;
         Batch *batch;
         int r = 0;
 
-        if (journal->last_segment == 0 || journal->offset + BATCH_HEADER_SIZE + len > limit)
+        if (journal->last_segment == 0 || is_full(journal, len, urgent))
                 r = next_segment(journal);
         r = r ?: batch_new(store, &batch);
         if (r)
@@ -162,7 +178,7 @@ static int make_room(Store *store, size_t len, bool urgent)
                 batch_recycle(journal, batch);
         }
         if (!journal->filling) {
-                r = begin_batch(store, len, limit);
+                r = begin_batch(store, len, urgent);
                 if (r)
                         return r;
         }

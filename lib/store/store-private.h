@@ -103,7 +103,8 @@ typedef struct Journal {
         List ready, spare;
         unsigned n_spare;
         uint64_t queued;
-        bool woken; /* wake() was called and the loop has not come yet */
+        uint64_t spilled; /* bytes of spill files that the current segment names */
+        bool woken;       /* wake() was called and the loop has not come yet */
 } Journal;
 
 /* From frame on, captured into segment. */
@@ -114,7 +115,7 @@ typedef struct SegmentMark {
 
 typedef struct Spill {
         List link;
-        uint64_t file, segment;
+        uint64_t file, segment, size;
 } Spill;
 
 typedef struct Folder {

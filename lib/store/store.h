@@ -86,6 +86,7 @@ typedef struct StoreStats {
         uint64_t batches, flushed_lsn, captured_lsn;
         uint64_t flush_ns[40]; /* [i]: flushes that took less than 2^i ns (and at least 2^(i-1)) */
         uint64_t queued_bytes, wal_bytes; /* now: captured and not on disk; all WALs in heap */
+        uint64_t spill_bytes;             /* now: in files that the journal names */
         uint64_t checkpoints, checkpointed_pages, syncs, retired_segments;
         unsigned objects, dirty_objects; /* known now; not fully in their files */
         unsigned segments_live, segments_free;

@@ -218,11 +218,14 @@ static void do_one(Pair *pair)
 /* Now and then the loop and the background come by. */
 static void engine_goes_on(void)
 {
+        StoreStats stats;
+
         if (draw(3))
                 assert_int_equal(store_loop_run(world.store), 0);
         for (unsigned steps = draw(4); steps; steps--)
                 assert_true(store_background_step(world.store) >= 0);
-        if (draw(20) == 0)
+        store_get_stats(world.store, &stats);
+        if (draw(20) == 0 || stats.segments_live > 3)
                 world_settle(&world);
 }
 
@@ -281,7 +284,7 @@ static void guests_find_what_a_database_without_us_holds(void **state)
 
         world_stop(&world);
         world.options.segment_size = 256 << 10;
-        world.options.n_segments = 5;
+        world.options.n_segments = 6;
         world.options.wal_heap_max = 256 << 10;
         world.options.spill_size = 128 << 10;
         world_start(&world);
@@ -430,6 +433,35 @@ static void modes_stay_however_they_are_asked_for(void **state)
         disconnect(db);
 }
 
+/* Each goes to a file of its own, which a few bytes of the journal name. */
+static void the_files_of_huge_transactions_do_not_pile_up(void **state)
+{
+        uint64_t most = 0;
+        StoreStats stats;
+        sqlite3 *db;
+
+        world_stop(&world);
+        world.options.segment_size = 256 << 10;
+        world_start(&world);
+        db = world_connect(&world, "bb09");
+        run(db, "CREATE TABLE t(id INTEGER PRIMARY KEY, b)");
+        for (int i = 0; i < 60; i++) {
+                run(db, "INSERT OR REPLACE INTO t VALUES(1, randomblob(300000))");
+                world_settle(&world);
+                store_get_stats(world.store, &stats);
+                most = MAX(most, stats.spill_bytes);
+        }
+        assert_true(stats.spills == 60);
+        assert_true(most > 300000);
+        /* Half a journal, and one that is being written. */
+        assert_true(most < (4u * 256 << 10) / 2 + 2 * 330000);
+        disconnect(db);
+        world_crash(&world, CRASH_DROP);
+        db = world_connect(&world, "bb09");
+        assert_int_equal(ask(db, "SELECT length(b) FROM t"), 300000);
+        disconnect(db);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -440,6 +472,8 @@ int main(void)
                 cmocka_unit_test_setup_teardown(a_vacuum_into_another_file_is_refused, start, stop),
                 cmocka_unit_test_setup_teardown(
                         a_backup_goes_out_of_an_object_and_into_one, start, stop),
+                cmocka_unit_test_setup_teardown(
+                        the_files_of_huge_transactions_do_not_pile_up, start, stop),
                 cmocka_unit_test_setup_teardown(modes_stay_however_they_are_asked_for, start, stop),
         };
 
