@@ -19,7 +19,7 @@
 #define LOCK_LEN 512u
 #define IMAGES_MAX (UINT64_C(64) << 20)
 #define SYNC_ONE_BY_ONE 16u
-/* Descriptors at a time; more files than that are closed in between, written but not synced. */
+/* Descriptors at a time; with more files than that all are closed in between. */
 #define FILES_MAX 512u
 /* Of a record: nothing from here on is applied. */
 #define REDO_END 1
@@ -33,7 +33,8 @@ typedef struct RedoFile {
         uint32_t page_size, db_pages;
         uint64_t void_before; /* records before this LSN are void: the last DELETE's */
         bool is_deleted, is_touched;
-        bool is_lost; /* not there, or left as it is: what needs it is left out */
+        bool was_opened; /* it is there; it may have been closed since */
+        bool is_lost;    /* not there, or left as it is: what needs it is left out */
 } RedoFile;
 
 /* Objects have many more numbers than a journal has objects. */
@@ -323,56 +324,15 @@ static int compare_images(const void *a, const void *b)
         return x < y ? -1 : x > y;
 }
 
-/* In the order of the file: for disks, and because a simulated one must see the same each time. */
-static int write_images(Redo *redo, RedoFile *file)
+/* Descriptors only: images stay. */
+static void close_files(Redo *redo)
 {
-        _cleanup_(free_p) Image **images = NULL;
-        ImageList list;
-        int r = 0;
-
-        if (!file->images.len)
-                return 0;
-        images = malloc(file->images.len * sizeof(Image *));
-        if (!images)
-                return -ENOMEM;
-        list = (ImageList){ .images = images };
-        map_for_each(&file->images, list_image, &list);
-        qsort(images, list.n, sizeof(Image *), compare_images);
-        for (size_t i = 0; !r && i < list.n; i++) {
-                r = disk_write(file->file, images[i]->bytes, file->page_size,
-                        (uint64_t)(images[i]->number - 1) * file->page_size, 0);
-                redo->store->stats.redone_pages += r == 0;
-        }
-        if (!r)
-                drop_images(redo, file);
-        return r;
-}
-
-static int write_all_images(Redo *redo)
-{
-        int r = 0;
-
-        list_for_each(link, &redo->file_list) {
-                r = write_images(redo, list_entry(link, RedoFile, link));
-                if (r)
-                        break;
-        }
-        return r;
-}
-
-static int close_files(Redo *redo)
-{
-        int r = write_all_images(redo);
-
         list_for_each(link, &redo->file_list) {
                 RedoFile *file = list_entry(link, RedoFile, link);
 
-                if (!r)
-                        file->file = disk_close(file->file);
+                file->file = disk_close(file->file);
         }
-        if (!r)
-                redo->n_open = 0;
-        return r;
+        redo->n_open = 0;
 }
 
 /* A log beside the file is an outsider's, who came while nobody held the lock. The journal is what
@@ -406,13 +366,13 @@ static int make_file(Redo *redo, RedoFile *file)
 
 static int open_file(Redo *redo, RedoFile *file, bool create)
 {
-        int r = 0;
+        int r;
 
         if (file->file)
                 return 0;
         if (redo->n_open >= FILES_MAX)
-                r = close_files(redo);
-        r = r ?: disk_open(redo->store->disk, file->path, create ? DISK_CREATE : 0, &file->file);
+                close_files(redo);
+        r = disk_open(redo->store->disk, file->path, create ? DISK_CREATE : 0, &file->file);
         if (r == -ENOENT && create)
                 r = make_file(redo, file);
         if (r == -ENOENT && redo->found->cut) {
@@ -441,7 +401,49 @@ static int open_file(Redo *redo, RedoFile *file, bool create)
                         file->path);
                 return -EBUSY;
         }
-        return r ?: remove_foreign_log(redo, file);
+        r = r ?: remove_foreign_log(redo, file);
+        file->was_opened |= r == 0;
+        return r;
+}
+
+/* In the order of the file: for disks, and because a simulated one must see the same each time. */
+static int write_images(Redo *redo, RedoFile *file)
+{
+        _cleanup_(free_p) Image **images = NULL;
+        ImageList list;
+        int r = 0;
+
+        if (!file->images.len)
+                return 0;
+        r = open_file(redo, file, false);
+        if (r)
+                return r;
+        images = malloc(file->images.len * sizeof(Image *));
+        if (!images)
+                return -ENOMEM;
+        list = (ImageList){ .images = images };
+        map_for_each(&file->images, list_image, &list);
+        qsort(images, list.n, sizeof(Image *), compare_images);
+        for (size_t i = 0; !r && i < list.n; i++) {
+                r = disk_write(file->file, images[i]->bytes, file->page_size,
+                        (uint64_t)(images[i]->number - 1) * file->page_size, 0);
+                redo->store->stats.redone_pages += r == 0;
+        }
+        if (!r)
+                drop_images(redo, file);
+        return r;
+}
+
+static int write_all_images(Redo *redo)
+{
+        int r = 0;
+
+        list_for_each(link, &redo->file_list) {
+                r = write_images(redo, list_entry(link, RedoFile, link));
+                if (r)
+                        break;
+        }
+        return r;
 }
 
 /* The image of a page; a new one holds what the file has where `is_base` asks for it, else zeros.
@@ -462,6 +464,8 @@ static int get_image(Redo *redo, RedoFile *file, uint32_t number, bool is_base, 
                 return -ENOMEM;
         image->number = number;
         if (is_base)
+                r = open_file(redo, file, false);
+        if (!r && is_base)
                 r = disk_read(file->file, image->bytes, file->page_size,
                         (uint64_t)(number - 1) * file->page_size, &got);
         r = r
@@ -527,7 +531,7 @@ static int apply_spill(Redo *redo, RedoFile *file, const Record *record)
 static int apply_txn(Redo *redo, RedoFile *file, const Record *record)
 {
         Slice rest = record->payload;
-        int r = open_file(redo, file, false);
+        int r = file->was_opened ? 0 : open_file(redo, file, false);
 
         if (r)
                 return r;
