@@ -102,6 +102,14 @@ class Sql(unittest.TestCase):
         self.refused("journal_mode is not allowed", "PRAGMA journal_mode = OFF")
         self.refused("not allowed", "PRAGMA writable_schema = 1")
 
+    def test_virtual_tables_work(self):
+        self.sql.exec("CREATE VIRTUAL TABLE f USING fts5(body)")
+        self.sql.exec("INSERT INTO f VALUES('a quick fox'), ('a lazy dog')")
+        self.assertEqual(self.sql.exec("SELECT body FROM f('lazy')").one().body, "a lazy dog")
+        self.sql.exec("CREATE VIRTUAL TABLE r USING rtree(id, x0, x1)")
+        self.sql.exec("INSERT INTO r VALUES(1, 0, 1), (2, 5, 6)")
+        self.assertEqual(self.sql.exec("SELECT id FROM r WHERE x0 > 3").one().id, 2)
+
     def test_an_error_names_its_cause(self):
         self.sql.exec("CREATE TABLE t(a UNIQUE)")
         self.sql.exec("INSERT INTO t VALUES(1)")

@@ -22,6 +22,7 @@ BUSY_SECONDS = 5.0
 PRAGMAS = frozenset(
     {
         "case_sensitive_like",
+        "data_version",  # FTS5 asks for it on the statement's behalf
         "defer_foreign_keys",
         "foreign_key_check",
         "foreign_key_list",
