@@ -18,9 +18,10 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
-#define SEED_SECONDS 60
+#define SEED_SECONDS 180
 #define BLOCK_SEEDS 250
 #define SEEDS_DEFAULT 100
 #define PROCESSES_MAX 64
@@ -28,6 +29,7 @@
 typedef struct Options {
         uint64_t first, n;
         unsigned processes;
+        uint64_t end_at; /* no block begins after that second; 0: all do */
         const char *replay;
         bool verbose, trace, until_failure;
 } Options;
@@ -90,12 +92,13 @@ static WorldStats total;
 
 static const char usage[] =
         "usage: crash [--first-seed N] [--seeds N] [--replay FILE] [--processes N]\n"
-        "             [--until-failure] [--verbose]\n"
+        "             [--minutes N] [--until-failure] [--verbose]\n"
         "       crash --list-faults | --list-sabotages\n"
         "\n"
         "  --first-seed N    begin with this seed (1)\n"
         "  --seeds N         run so many (100)\n"
         "  --replay FILE     first run the seeds of a file, one a line, # begins a comment\n"
+        "  --minutes N       begin no block of 250 seeds after so long\n"
         "  --processes N     so many at once (1)\n"
         "  --until-failure   end with the first failure\n"
         "  --verbose         tell each commit and crash\n"
@@ -143,6 +146,7 @@ static bool run_seed(const Options *options, uint64_t seed)
         alarm(SEED_SECONDS);
         world_run(&world);
         alarm(0);
+        world.stats.worlds = 1;
         add_stats(&world.stats);
         if (!world.failed)
                 return true;
@@ -157,6 +161,7 @@ static bool run_seed(const Options *options, uint64_t seed)
 
 static void print_total(void)
 {
+        PRINT("worlds", total.worlds);
         PRINT("lives", total.lives);
         PRINT("recoveries / cut on their way", total.recoveries);
         PRINT("", total.recoveries_cut);
@@ -242,6 +247,8 @@ static int run_blocks(const Options *options, unsigned first, unsigned n)
 
                 if (block % n != first)
                         continue;
+                if (options->end_at && (uint64_t)time(NULL) >= options->end_at)
+                        break;
                 for (uint64_t j = i; j < end; j++) {
                         bad |= !run_seed(options, options->first + j);
                         if (bad && options->until_failure)
@@ -300,7 +307,8 @@ static int run(const Options *options)
         unsigned bad = 0, n = 0;
         int r;
 
-        printf("1..%llu\n", (unsigned long long)blocks + (options->replay != NULL));
+        if (!options->end_at)
+                printf("1..%llu\n", (unsigned long long)blocks + (options->replay != NULL));
         if (options->replay) {
                 if (replay(options, &bad, &n))
                         return 2;
@@ -347,6 +355,16 @@ static bool parse_number(const char *text, uint64_t *ret)
         return slice_to_u64(slice_from(text), ret);
 }
 
+static bool parse_minutes(const char *text, uint64_t *ret_end)
+{
+        uint64_t n;
+
+        if (!parse_number(text, &n) || n > 100000)
+                return false;
+        *ret_end = (uint64_t)time(NULL) + 60 * n;
+        return true;
+}
+
 static bool parse_processes(const char *text, unsigned *ret)
 {
         uint64_t n;
@@ -357,66 +375,84 @@ static bool parse_processes(const char *text, unsigned *ret)
         return true;
 }
 
-int main(int argc, char **argv)
+static const struct option known[] = {
+        { "first-seed", required_argument, NULL, 'f' },
+        { "seeds", required_argument, NULL, 'n' },
+        { "minutes", required_argument, NULL, 'm' },
+        { "processes", required_argument, NULL, 'p' },
+        { "replay", required_argument, NULL, 'r' },
+        { "until-failure", no_argument, NULL, 'u' },
+        { "verbose", no_argument, NULL, 'v' },
+        { "trace", no_argument, NULL, 't' },
+        { "list-faults", no_argument, NULL, 'l' },
+        { "list-sabotages", no_argument, NULL, 'L' },
+        { "sabotage", required_argument, NULL, 's' },
+        { "help", no_argument, NULL, 'h' },
+        { 0 },
+};
+
+/* 0, or the status to end with; *ret_done when nothing is to be run. */
+static int parse(int argc, char **argv, Options *options, bool *ret_done)
 {
-        static const struct option known[] = {
-                { "first-seed", required_argument, NULL, 'f' },
-                { "seeds", required_argument, NULL, 'n' },
-                { "processes", required_argument, NULL, 'p' },
-                { "replay", required_argument, NULL, 'r' },
-                { "until-failure", no_argument, NULL, 'u' },
-                { "verbose", no_argument, NULL, 'v' },
-                { "trace", no_argument, NULL, 't' },
-                { "list-faults", no_argument, NULL, 'l' },
-                { "list-sabotages", no_argument, NULL, 'L' },
-                { "sabotage", required_argument, NULL, 's' },
-                { "help", no_argument, NULL, 'h' },
-                { 0 },
-        };
-        Options options = { .first = 1, .n = SEEDS_DEFAULT, .processes = 1 };
         bool good = true;
         int c;
 
         while (good && (c = getopt_long(argc, argv, "", known, NULL)) != -1)
                 switch (c) {
                 case 'f':
-                        good = parse_number(optarg, &options.first);
+                        good = parse_number(optarg, &options->first);
                         break;
                 case 'n':
-                        good = parse_number(optarg, &options.n);
+                        good = parse_number(optarg, &options->n);
+                        break;
+                case 'm':
+                        good = parse_minutes(optarg, &options->end_at);
                         break;
                 case 'p':
-                        good = parse_processes(optarg, &options.processes);
+                        good = parse_processes(optarg, &options->processes);
                         break;
                 case 'r':
-                        options.replay = optarg;
+                        options->replay = optarg;
                         break;
                 case 'u':
-                        options.until_failure = true;
+                        options->until_failure = true;
                         break;
                 case 'v':
-                        options.verbose = true;
+                        options->verbose = true;
                         break;
                 case 't':
-                        options.verbose = options.trace = true;
+                        options->verbose = options->trace = true;
                         break;
                 case 's':
                         good = parse_sabotage(optarg);
                         break;
                 case 'L':
+                        *ret_done = true;
                         return list_sabotages();
                 case 'l':
+                        *ret_done = true;
                         return list_faults();
                 case 'h':
                         fputs(usage, stdout);
+                        *ret_done = true;
                         return 0;
                 default:
                         good = false;
                 }
-        if (!good || optind < argc) {
-                fputs(usage, stderr);
-                return 2;
-        }
+        if (good && optind == argc)
+                return 0;
+        fputs(usage, stderr);
+        return 2;
+}
+
+int main(int argc, char **argv)
+{
+        Options options = { .first = 1, .n = SEEDS_DEFAULT, .processes = 1 };
+        bool done = false;
+        int r = parse(argc, argv, &options, &done);
+
+        if (r || done)
+                return r;
         signal(SIGABRT, on_signal);
         signal(SIGSEGV, on_signal);
         signal(SIGBUS, on_signal);

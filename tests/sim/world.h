@@ -78,7 +78,8 @@ struct Answer {
 
 /* All of 64 bits: they are added up as a row. */
 typedef struct WorldStats {
-        uint64_t lives, recoveries, recoveries_cut, commits, rollbacks, failed_commits, full;
+        uint64_t worlds, lives, recoveries, recoveries_cut, commits, rollbacks, failed_commits,
+                full;
         uint64_t answers, deletes, vacuums, reads, index_failures, entries_lost, entries_shown,
                 steps, drains;
         uint64_t archived, pruned, restores, restores_refused, exports;
