@@ -154,11 +154,11 @@ static void log_checkpoint(Node *node, int error)
 
         node->checkpoint_failed = error != 0;
         node->store->retry |= error != 0;
-        if (error && !known)
+        if (error && !known && store_may_log(node->store, "not written"))
                 store_log(node->store, LOG_ERR,
                         "%s: commits cannot be written to the file, they stay in the journal: %s",
                         node->name, strerror(-error));
-        else if (!error && known)
+        else if (!error && known && store_may_log(node->store, "written again"))
                 store_log(node->store, LOG_NOTICE, "%s: commits are written to the file again",
                         node->name);
 }

@@ -202,9 +202,9 @@ struct Store {
         unsigned n_room_waiters, n_closed; /* n_closed: nodes that no handle needs */
         StoreStats stats;
         struct {
-                uint32_t path; /* a hash of it */
+                uint32_t what; /* a hash of it */
                 uint64_t at;
-        } complaints[64];
+        } logged_lines[64];
         char failure_text[256];
 
         atomic_uint_least64_t flushed, captured, wal_bytes;
@@ -232,6 +232,8 @@ void store_let_go(Store *store);
 int store_new(const StoreOptions *options, Store **ret);
 void store_free(Store *store);
 void store_log(Store *store, int priority, const char *format, ...) _printf_(3, 4);
+/* Whether a line about this is due: one in ten seconds. No lock of the store's may be held. */
+bool store_may_log(Store *store, const char *what);
 /* An error of one object's file, in the log; of a file's many one in ten seconds. No lock of the
  * store's may be held. */
 void store_complain(Store *store, const char *path, const char *format, ...) _printf_(3, 4);

@@ -38,28 +38,28 @@ void store_log(Store *store, int priority, const char *format, ...)
         store->options.log(priority, line, store->options.data);
 }
 
-/* Whether a complaint about a file is to be told; of those that are known the oldest makes room. */
-static bool note_complaint(Store *store, const char *path)
+/* Of the lines that are known the oldest makes room. */
+bool store_may_log(Store *store, const char *what)
 {
         uint64_t now = disk_clock_monotonic(store->disk) | 1;
-        uint32_t hash = crc32c(0, path, strlen(path));
+        uint32_t hash = crc32c(0, what, strlen(what));
         size_t at = 0;
         bool is_known;
 
         store_lock(store);
-        for (size_t i = 0; i < ELEMENTSOF(store->complaints); i++) {
-                if (store->complaints[i].path == hash) {
+        for (size_t i = 0; i < ELEMENTSOF(store->logged_lines); i++) {
+                if (store->logged_lines[i].what == hash) {
                         at = i;
                         break;
                 }
-                if (store->complaints[i].at < store->complaints[at].at)
+                if (store->logged_lines[i].at < store->logged_lines[at].at)
                         at = i;
         }
-        is_known = store->complaints[at].at && store->complaints[at].path == hash &&
-                   now - store->complaints[at].at < COMPLAIN_NS;
+        is_known = store->logged_lines[at].at && store->logged_lines[at].what == hash &&
+                   now - store->logged_lines[at].at < COMPLAIN_NS;
         if (!is_known) {
-                store->complaints[at].path = hash;
-                store->complaints[at].at = now;
+                store->logged_lines[at].what = hash;
+                store->logged_lines[at].at = now;
         }
         store_unlock(store);
         return !is_known;
@@ -70,7 +70,7 @@ void store_complain(Store *store, const char *path, const char *format, ...)
         char line[512];
         va_list args;
 
-        if (!note_complaint(store, path))
+        if (!store_may_log(store, path))
                 return;
         va_start(args, format);
         vsnprintf(line, sizeof line, format, args);

@@ -65,7 +65,10 @@ typedef struct StoreOptions {
         uint64_t queue_max;    /* bytes captured and not yet on disk; 0: 64 MiB */
         uint64_t
                 wal_heap_max; /* bytes of one object's WAL in heap, the rest in a file; 0: 16 MiB */
-        uint64_t wal_total_max; /* bytes of all WALs in heap, beyond which all are due; 0: 64 MiB */
+        /* Bytes of all WALs in heap, beyond which all are due; four times as many at most. 0: 64
+         * MiB
+         */
+        uint64_t wal_total_max;
         uint64_t spill_size;    /* page sets beyond it go to a file of their own; 0: 16 MiB */
         unsigned checkpoint_at; /* frames of an object's WAL that make it due; 0: 128 */
         /* Any thread: something waits to be written while nothing is in flight: the loop calls

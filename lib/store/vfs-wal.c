@@ -12,6 +12,10 @@
  * names the pages of the database, and is the log's last frame.
  */
 
+/* Logs together take at most so many times wal_total_max of heap, where nothing can be written to
+ * the files: what is beyond goes to overflow files, and a disk that is full refuses it. */
+#define WAL_TOTAL_FACTOR 4u
+
 static Node *get_node(sqlite3_file *file)
 {
         return ((DurableFile *)file)->node;
@@ -63,6 +67,8 @@ static int wal_file_write(sqlite3_file *base, const void *data, int len, sqlite3
         /* A captured commit that SQLite has not published would be written over. */
         if (offset < WAL_HEADER_SIZE && node->txn_first)
                 capture_settle(node);
+        node->wal.is_squeezed = atomic_load(&node->store->wal_bytes) >
+                                WAL_TOTAL_FACTOR * node->store->options.wal_total_max;
         r = wal_write(&node->wal, data, (size_t)len, (uint64_t)offset);
         if (!r)
                 note_write(node, (size_t)len, (uint64_t)offset);

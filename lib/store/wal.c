@@ -135,18 +135,21 @@ static int open_overflow(Wal *wal)
         return r;
 }
 
-/* Where the page goes: into heap, as long as there is room. */
+/* Where the page goes: into heap, as long as there is room. A file that cannot be opened for want
+ * of descriptors is no reason to fail where heap would do. */
 static int place_page(Wal *wal, uint32_t index)
 {
-        int r;
+        bool is_full = wal->n_pages >= wal->max_pages;
 
         if (wal->pages[index])
                 return 0;
-        if (wal->n_pages >= wal->max_pages) {
-                r = open_overflow(wal);
+        if (is_full || wal->is_squeezed) {
+                int r = open_overflow(wal);
+
                 if (!r)
                         wal->pages[index] = in_file;
-                return r;
+                if (!r || is_full || r == -ENOSPC || r == -EDQUOT)
+                        return r;
         }
         wal->pages[index] = malloc(wal->page_size);
         if (!wal->pages[index])

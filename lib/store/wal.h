@@ -37,6 +37,7 @@ typedef struct Wal {
         unsigned char **pages;       /* of the frames; NULL: dropped, or never written */
         uint32_t room;               /* of both, in frames */
         uint32_t n_pages, max_pages; /* in heap; at most */
+        bool is_squeezed;            /* no further ones in heap while the disk takes them */
         DiskFile *overflow;
 } Wal;
 

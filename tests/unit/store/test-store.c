@@ -524,6 +524,47 @@ static void damage_is_told_once_with_the_files_name(void **state)
         store_set_current(world.store, NULL);
 }
 
+static void logs_that_cannot_go_to_their_files_do_not_fill_the_heap(void **state)
+{
+        enum { N = 40 };
+        sqlite3 *dbs[N];
+        int64_t n[N] = {};
+        StoreStats stats;
+        uint64_t refused = 0;
+
+        world_stop(&world);
+        world.options.wal_total_max = 256 << 10;
+        world_start(&world);
+        for (int i = 0; i < N; i++) {
+                char name[16];
+
+                snprintf(name, sizeof name, "aa%02d", i);
+                dbs[i] = world_connect(&world, name);
+                run(dbs[i], "CREATE TABLE t(a)");
+                store_loop_run(world.store);
+        }
+        /* Nothing is done in the background until the journal is full. */
+        for (int i = 0; i < 100 * N; i++) {
+                int rc = try_run(dbs[i % N], "INSERT INTO t VALUES(zeroblob(4000))");
+
+                n[i % N] += rc == SQLITE_OK;
+                refused += rc == SQLITE_FULL;
+                assert_true(rc == SQLITE_OK || rc == SQLITE_FULL);
+                store_loop_run(world.store);
+        }
+        assert_true(refused > 0);
+        store_get_stats(world.store, &stats);
+        assert_true(stats.wal_bytes > 4 * world.options.wal_total_max);
+        assert_true(stats.wal_bytes < 5 * world.options.wal_total_max);
+        world_settle(&world);
+        for (int i = 0; i < N; i++) {
+                assert_int_equal(rows(dbs[i]), n[i]);
+                run(dbs[i], "INSERT INTO t VALUES(zeroblob(4000))");
+                store_loop_run(world.store);
+                disconnect(dbs[i]);
+        }
+}
+
 static void a_connection_that_is_left_open_can_do_nothing_after_the_end(void **state)
 {
         const char *path = object_path("aa01");
@@ -814,6 +855,7 @@ int main(void)
                 TEST(eio_at_each_call_is_never_a_false_success),
                 TEST(enospc_at_each_call_is_never_a_false_success),
                 TEST(damage_is_told_once_with_the_files_name),
+                TEST(logs_that_cannot_go_to_their_files_do_not_fill_the_heap),
                 TEST(a_connection_that_is_left_open_can_do_nothing_after_the_end),
                 TEST(a_full_disk_stops_writes_alone_and_ends_by_itself),
                 TEST(threads_commit_while_the_background_works),
