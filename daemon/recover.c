@@ -225,13 +225,32 @@ static int explain_journal(const Place *place)
         return 0;
 }
 
+/* The archive that the slot has, if it has one: it takes what the journal holds. */
+static int find_archive(const Place *place, char **ret)
+{
+        _cleanup_(free_p) char *path = NULL;
+
+        *ret = NULL;
+        if (asprintf(&path, "%s/archive/%s", place->recover->state, place->name) < 0) {
+                path = NULL;
+                return -ENOMEM;
+        }
+        if (access(path, F_OK) == 0)
+                *ret = TAKE_PTR(path);
+        return 0;
+}
+
 static int redo_journal(const Place *place)
 {
+        _cleanup_(free_p) char *archive = NULL;
         SalvageOptions options = {
                 .journal = place->path, .objects = place->recover->objects, .log = on_line
         };
         SalvageResult result = {};
-        int r = store_empty(&options, &result);
+        int r = find_archive(place, &archive);
+
+        options.archive = archive;
+        r = r ?: store_empty(&options, &result);
 
         if (r == -EUCLEAN) {
                 printf("%s: damaged, not redone\n", place->name);

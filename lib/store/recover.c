@@ -432,7 +432,7 @@ int found_guess(Found *found)
  * good by a sync that failed. It can only be the last batch: written once more, it is durable
  * before any of it goes to a file.
  */
-static int secure_tail(Found *found)
+int found_secure_tail(Found *found)
 {
         const FoundBatch *last = found->n_batches ? &found->batches[found->n_batches - 1] : NULL;
         _cleanup_(disk_close_p) DiskFile *file = NULL;
@@ -459,7 +459,7 @@ int store_recover(Store *store)
         EpochFile epoch;
         int r = found_open(&found);
 
-        r = r ?: secure_tail(&found);
+        r = r ?: found_secure_tail(&found);
         r = r ?: redo_run(&found);
         r = r ?: archive_found(&found);
         r = r ?: found_switch_epoch(&found, &epoch);

@@ -61,6 +61,8 @@ void found_done(Found *found);
 int found_guess(Found *found);
 /* Of the file "segment-NN"; malloc'd. */
 char *found_segment_path(const Found *found, unsigned slot);
+/* Invariant 2: the last batch is durable before any of it is redone. */
+int found_secure_tail(Found *found);
 /* The new epoch file takes the old one's place: from here on what the segments hold is void. */
 int found_switch_epoch(Found *found, EpochFile *ret);
 /* The bytes of a batch, in found->buffer. */

@@ -64,7 +64,7 @@ typedef struct Redo {
         Map numbers; /* of RedoNumber */
         VoidRange *voids;
         size_t n_voids;
-        uint64_t image_bytes, next_lsn;
+        uint64_t image_bytes, next_lsn, apply_lsn;
         unsigned slot; /* of the batch at hand, for reports */
         uint64_t offset;
 } Redo;
@@ -252,10 +252,10 @@ static int check_pages(Redo *redo, const Record *record)
         return 0;
 }
 
-/* A cut leaves a record out. */
-static bool is_beyond(const Redo *redo, const Record *record)
+/* A cut leaves out what has this LSN by its place: what the record says may be what is wrong. */
+static bool is_beyond(const Redo *redo, uint64_t lsn)
 {
-        return redo->found->cut_lsn && record->lsn >= redo->found->cut_lsn;
+        return redo->found->cut_lsn && lsn >= redo->found->cut_lsn;
 }
 
 static int learn_one(Redo *redo, const Record *record)
@@ -278,7 +278,7 @@ static int learn_one(Redo *redo, const Record *record)
         case RECORD_CANCEL:
                 return learn_void(redo, record);
         case RECORD_DELETE:
-                if (!is_beyond(redo, record))
+                if (!is_beyond(redo, record->lsn))
                         file->void_before = record->lsn;
                 return 0;
         default:
@@ -579,7 +579,7 @@ static int apply_record(Redo *redo, const Record *record)
         RedoFile *file;
         int r;
 
-        if (is_beyond(redo, record))
+        if (is_beyond(redo, redo->apply_lsn++))
                 return REDO_END;
         if (record->type == RECORD_NAME)
                 return learn_name(redo, record);
@@ -622,8 +622,7 @@ static int walk_batch(Redo *redo, const FoundBatch *batch, RecordFn fn)
                         return r;
         }
         /* A cut may be here, between the last record that decodes and what comes then. */
-        if (fn == apply_record && redo->found->cut_lsn &&
-                batch->header.first_lsn + n >= redo->found->cut_lsn)
+        if (fn == apply_record && is_beyond(redo, redo->apply_lsn))
                 return REDO_END;
         if (r != -ENODATA || n != batch->header.n_records)
                 return BAD(redo, "record %u of batch %llu does not decode", n,
@@ -705,7 +704,7 @@ int redo_run(Found *found)
         map_init(&redo.numbers);
         list_init(&redo.file_list);
         if (found->n_batches)
-                redo.next_lsn = found->batches[0].header.first_lsn;
+                redo.next_lsn = redo.apply_lsn = found->batches[0].header.first_lsn;
         r = learn_all(&redo);
         /* Numbers are names within the pass: an object has one from its first NAME on. */
         for (size_t i = 0; !r && i < found->n_batches; i++)

@@ -8,6 +8,7 @@
 
 #define COPY_CHUNK (UINT64_C(1) << 20)
 #define TRIES_MAX 100
+#define ARCHIVE_DAYS 36500
 
 typedef struct Salvage {
         const SalvageOptions *options;
@@ -189,9 +190,10 @@ static bool is_left(const char *path, void *data)
 
 static int redo(Salvage *salvage, Found *found)
 {
-        int r = redo_run(found);
+        /* What stands before damage is durable: a batch is written when those before it are. */
+        int r = found->damage.is_there ? 0 : found_secure_tail(found);
 
-        /* A database that is missing was left out, as its commits are set aside. */
+        r = r ?: redo_run(found);
         if (r == -EUCLEAN)
                 store_log(salvage->store, LOG_ERR, "%s: the redo met more damage than before",
                         salvage->store->journal_path);
@@ -228,6 +230,10 @@ static StoreOptions get_options(const SalvageOptions *options)
                 .disk = options->disk,
                 .journal = options->journal,
                 .objects = options->objects,
+                .archive = options->archive,
+                /* Nothing of it goes. */
+                .archive_days = ARCHIVE_DAYS,
+                .archive_max = UINT64_MAX,
                 .log = options->log ?: no_log,
                 .data = options->data,
         };

@@ -19,6 +19,9 @@
  * found to be ahead are named by `leave`: they stay as they are. Where the proof is missing, a mix
  * is possible: that is why files are kept, and why databases are to be checked afterwards.
  *
+ * An archive goes on behind a gap: databases are not what its last file ends with, so nothing
+ * before the decision can be restored from it.
+ *
  * Guarantees:
  * 1. What is redone is durable before a file of the journal is moved, and the new epoch is written
  *    last. Cut at any point, the journal is refused by store_open() as before or is what the cut
@@ -36,6 +39,7 @@ typedef enum SalvageMode {
 typedef struct SalvageOptions {
         Disk *disk; /* NULL: disk_real() */
         const char *journal, *objects;
+        const char *archive; /* of store_empty(): the slot's archive folder, or NULL: none */
         SalvageMode mode;
         uint64_t cut_lsn;        /* of a CUT: the first that is not redone; 0: the damage's */
         const char *const *keep; /* paths below the objects folder; those missing are no error */

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "lib/store/archive-read.h"
 #include "lib/store/check.h"
 #include "lib/store/journal-format.h"
 #include "tests/unit/store/world.h"
@@ -10,6 +11,7 @@
  * Damage of each kind is named with its place; what is in order is not; nothing is changed.
  */
 
+#define ARCHIVE "/state/archive/shop/0"
 #define NAME_A "aa01000000000000000000000000000000000000000000000000000000000001"
 #define NAME_B "ab02000000000000000000000000000000000000000000000000000000000002"
 
@@ -69,10 +71,24 @@ static int check_all(bool quick)
         n_damage = n_odd = n_notes = 0;
         check_journal_done(&journal);
         assert_int_equal(check_new(&options, &check), 0);
-        r = check_journal(check, JOURNAL, &journal);
+        r = check_archive(check, ARCHIVE);
+        r = r ?: check_journal(check, JOURNAL, &journal);
         r = r ?: check_objects(check, NULL, 1);
         assert_int_equal(memory_disk_get_calls(world.memory), calls);
         return r;
+}
+
+static int check_all_archives(void)
+{
+        _cleanup_(check_free_p) Check *check = NULL;
+        CheckOptions options = {
+                .disk = world.disk, .objects = OBJECTS, .scratch = "/tmp", .found = on_found
+        };
+
+        findings[0] = '\0';
+        n_damage = n_odd = n_notes = 0;
+        assert_int_equal(check_new(&options, &check), 0);
+        return check_archive(check, ARCHIVE);
 }
 
 static void expect(const char *text)
@@ -132,14 +148,18 @@ static void make_state(int n, uint64_t *ends)
         world_stop(&world);
 }
 
-static void make_drained(int n)
+/* Nothing is left to redo; n rows more in the first object. */
+static void make_drained_with(bool is_first, int n)
 {
         sqlite3 *db;
 
-        make_state(1, NULL);
+        if (is_first) {
+                make_state(1, NULL);
+                n--;
+        }
         world_start(&world);
         db = world_connect(&world, NAME_A);
-        add_rows(db, n - 1);
+        add_rows(db, n);
         disconnect(db);
         store_set_draining(world.store, true);
         world_settle(&world);
@@ -147,6 +167,11 @@ static void make_drained(int n)
         /* What the current segment holds is redone by the next start, and then void. */
         world_start(&world);
         world_stop(&world);
+}
+
+static void make_drained(int n)
+{
+        make_drained_with(true, n);
 }
 
 static unsigned char *find(const char *path, size_t *ret_size)
@@ -497,6 +522,88 @@ static void any_bit_of_a_journal_is_reported_or_harmless(void **state)
         flip_bits(JOURNAL "/segment-00", ends[7] + 8 * 4096 + 64, 60, want);
 }
 
+/* Files of an archive, three at least; their paths. */
+static size_t make_archive(char paths[8][96])
+{
+        _cleanup_(free_p) uint64_t *lsns = NULL;
+        size_t n = 0;
+
+        world.options.archive = ARCHIVE;
+        for (int i = 0; i < 3; i++)
+                make_drained_with(i == 0, 3);
+        assert_int_equal(archive_list(world.disk, ARCHIVE, &lsns, &n), 0);
+        assert_true(n >= 3 && n <= 8);
+        for (size_t i = 0; i < n; i++) {
+                _cleanup_(free_p) char *path = archive_path(ARCHIVE, lsns[i]);
+
+                snprintf(paths[i], sizeof paths[i], "%s", path);
+        }
+        return n;
+}
+
+static void a_damaged_archive_is_named_with_its_place(void **state)
+{
+        char paths[8][96];
+        size_t size;
+
+        make_archive(paths);
+        assert_int_equal(check_all(false), 0);
+        assert_string_equal(findings, "");
+        find(paths[1], &size)[40] ^= 1;
+        expect_damage("archive-damage ");
+        expect(paths[1]);
+        find(paths[1], &size)[40] ^= 1;
+        find(paths[1], &size)[150] ^= 1;
+        expect_damage("archive-damage ");
+        expect("@");
+        /* The content is left out then. */
+        assert_int_equal(check_all(true), 0);
+        assert_int_equal(n_damage, 0);
+}
+
+static void a_torn_or_missing_archive_file_is_named(void **state)
+{
+        _cleanup_(disk_close_p) DiskFile *file = NULL;
+        char paths[8][96];
+        uint64_t size;
+        size_t n = make_archive(paths);
+
+        put(ARCHIVE "/0000000000000001.archive.new");
+        put(ARCHIVE "/readme");
+        assert_int_equal(disk_open(world.disk, paths[n - 1], 0, &file), 0);
+        assert_int_equal(disk_get_size(file, &size), 0);
+        assert_int_equal(disk_truncate(file, size - 100), 0);
+        expect_damage("archive-damage ");
+        expect(paths[n - 1]);
+        expect("archive-leftover " ARCHIVE "/0000000000000001.archive.new");
+        expect("stray-file " ARCHIVE "/readme");
+        assert_int_equal(disk_unlink(world.disk, paths[1]), 0);
+        assert_int_equal(check_all(false), 0);
+        expect("archive-gap ");
+}
+
+static void any_bit_of_an_archive_is_reported(void **state)
+{
+        char paths[8][96];
+        size_t n = make_archive(paths), size, total = 0;
+
+        for (size_t i = 0; i < n; i++) {
+                find(paths[i], &size);
+                for (size_t at = 0; at < size; at += 1 + (at * 2654435761u >> 7) % 16, total++) {
+                        unsigned char bit = (unsigned char)(1u << (at * 11 + total) % 8);
+
+                        find(paths[i], &size)[at] ^= bit;
+                        assert_int_equal(check_all_archives(), 0);
+                        if (!n_damage)
+                                fail_msg("bit %u of byte %zu of %s is not reported", bit, at,
+                                        paths[i]);
+                        find(paths[i], &size)[at] ^= bit;
+                }
+        }
+        print_message("# archive: %zu bits\n", total);
+        assert_true(total > 1000);
+}
+
 /* The number of rows that can be read, or -1. */
 static int64_t count_rows(const char *name)
 {
@@ -560,6 +667,9 @@ int main(void)
                 TEST(what_does_not_belong_there_is_named),
                 TEST(a_name_of_another_object_is_named),
                 TEST(a_journal_in_use_is_not_checked),
+                TEST(a_damaged_archive_is_named_with_its_place),
+                TEST(a_torn_or_missing_archive_file_is_named),
+                TEST(any_bit_of_an_archive_is_reported),
                 TEST(any_bit_of_a_journal_is_reported_or_harmless),
                 TEST(any_bit_of_a_database_is_reported_or_leaves_it_readable),
         };
