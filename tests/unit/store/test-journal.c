@@ -240,13 +240,16 @@ static void a_page_map_holds_the_last_frame_of_each_page(void **state)
         PageMap map = {};
 
         assert_int_equal(page_map_find(&map, 5), 0);
-        for (uint32_t i = 1; i <= 5000; i++)
+        for (uint32_t i = 1; i <= 5000; i++) {
+                assert_true(page_map_reserve(&map, 1));
                 page_map_set(&map, i % 1000 + 1, i);
+        }
         assert_int_equal(map.len, 1000);
         for (uint32_t i = 1; i <= 1000; i++)
                 assert_int_equal(page_map_find(&map, i), i == 1 ? 5000 : 4000 + i - 1);
         page_map_clear(&map);
         assert_int_equal(page_map_find(&map, 5), 0);
+        assert_true(page_map_reserve(&map, 100));
         page_map_set(&map, 5, 6);
         assert_int_equal(page_map_find(&map, 5), 6);
         free(map.entries);

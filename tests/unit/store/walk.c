@@ -120,7 +120,8 @@ void walk_read_journal(World *world, const char *name, Walk *walk)
 
         for (unsigned i = 0; i < 100; i++)
                 read_segment(world, i, epoch, &all);
-        qsort(all.records, all.n, sizeof *all.records, compare_records);
+        if (all.n)
+                qsort(all.records, all.n, sizeof *all.records, compare_records);
         is_it = calloc(1 << 16, sizeof *is_it);
         for (size_t i = 0; i < all.n; i++) {
                 const Record *record = &all.records[i];
