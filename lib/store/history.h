@@ -49,6 +49,8 @@ typedef struct ImagePage {
 
 typedef struct Image {
         Store *store;
+        struct Image *below; /* what a page holds that is not in memory, up to n_below */
+        uint32_t n_below;
         char *path;
         bool is_export; /* to be synced */
         bool is_kept;   /* the file stays when the image goes */
@@ -66,10 +68,13 @@ int image_init(Image *image, Store *store, const char *to_file);
 void image_done(Image *image);
 /* A database without pages; what was there is dropped. */
 int image_clear(Image *image, uint32_t page_size);
-/* What the object holds now; -ENOENT when it is not there. */
+/* What the object holds now; -ENOENT: it is not there, -EBUSY: another program has its file. */
 int image_load(Image *image, const char *path);
 /* A page to be read and changed, valid until the next call; zeros where there was none. */
 int image_get_page(Image *image, uint32_t number, unsigned char **ret);
+/* An image in memory alone that begins as another and leaves it as it is; -ENOBUFS beyond its
+ * limit. */
+void image_lay_over(Image *over, Image *below);
 /* Cuts or grows. */
 int image_set_size(Image *image, uint32_t n_pages);
 /* Writes all of it to the file, as a database in rollback mode; an export's is synced, with its
@@ -77,15 +82,25 @@ int image_set_size(Image *image, uint32_t n_pages);
 int image_finish(Image *image);
 
 /* undo.c: records taken back, newest first. */
+typedef enum UndoState {
+        UNDO_BACK,    /* records after the target are taken back */
+        UNDO_CHECK,   /* earlier ones only to see that they lead there */
+        UNDO_CHECKED, /* nothing more is looked at */
+} UndoState;
+
 typedef struct Undo {
         Store *store;
-        Image *image; /* as the records before `done` make it */
+        UndoState state;
+        Image *image; /* as the records before `done` make it, not before the target */
+        Image over;   /* what lies over it in the check */
         const char *name;
         uint64_t target;    /* records up to it stay */
         uint64_t done;      /* records from it on have been taken back, or are void */
         uint64_t void_from; /* commits from it on are void; UINT64_MAX: none */
-        uint64_t n_commits;
 } Undo;
+
+void undo_init(Undo *undo, Image *image, const char *name, uint64_t target);
+void undo_done(Undo *undo);
 
 /* Calls fn for each page as it was before a record with flag SPILL. */
 typedef int (*UndoPastFn)(const Record *record, ArchivePageFn fn, void *fn_data, void *data);
@@ -93,6 +108,8 @@ typedef int (*UndoPastFn)(const Record *record, ArchivePageFn fn, void *fn_data,
 /* STORE_E_CHANGED: the image is not what the record led to; STORE_E_PRUNED: the record does not say
  * what was before; -EUCLEAN: it does not decode. */
 int undo_record(Undo *undo, const Record *record, UndoPastFn past, void *data);
+/* The records of a segment have been given: what the check needs is in one segment. */
+void undo_end_part(Undo *undo);
 
 /* past.c: where the records are. */
 

@@ -26,6 +26,19 @@ int image_init(Image *image, Store *store, const char *to_file)
         return image->path ? 0 : -ENOMEM;
 }
 
+void image_lay_over(Image *over, Image *below)
+{
+        *over = (Image){
+                .store = below->store,
+                .below = below,
+                .n_below = below->n_pages,
+                .exists = below->exists,
+                .page_size = below->page_size,
+                .n_pages = below->n_pages,
+                .max = below->max,
+        };
+}
+
 static void drop_pages(Image *image, uint32_t from)
 {
         for (size_t i = from; i < image->room; i++) {
@@ -119,7 +132,7 @@ static int make_page(Image *image, uint32_t number, ImagePage **ret, bool *ret_n
         dd_assert(number > 0 && image->page_size);
         if (number > image->room || !image->pages[number - 1]) {
                 if ((image->n_loaded + 1) * (uint64_t)image->page_size > image->max)
-                        r = write_through(image);
+                        r = image->below ? -ENOBUFS : write_through(image);
                 r = r ?: reserve(image, number);
                 if (r)
                         return r;
@@ -138,19 +151,34 @@ static int make_page(Image *image, uint32_t number, ImagePage **ret, bool *ret_n
         return 0;
 }
 
+/* From below, or from the file. */
+static int read_page(Image *image, uint32_t number, unsigned char *out)
+{
+        unsigned char *below;
+        size_t got = 0;
+        int r = 0;
+
+        if (image->below && number <= image->n_below) {
+                r = image_get_page(image->below, number, &below);
+                if (!r)
+                        memcpy(out, below, image->page_size);
+                return r;
+        }
+        if (image->file && number <= image->n_pages)
+                r = disk_read(
+                        image->file, out, image->page_size, offset_of(image, number - 1), &got);
+        memset(out + got, 0, image->page_size - got);
+        return r;
+}
+
 int image_get_page(Image *image, uint32_t number, unsigned char **ret)
 {
         ImagePage *page;
         bool is_new;
-        size_t got = 0;
         int r = make_page(image, number, &page, &is_new);
 
-        if (!r && is_new) {
-                if (image->file && number <= image->n_pages)
-                        r = disk_read(image->file, page->bytes, image->page_size,
-                                offset_of(image, number - 1), &got);
-                memset(page->bytes + got, 0, image->page_size - got);
-        }
+        if (!r && is_new)
+                r = read_page(image, number, page->bytes);
         if (!r)
                 *ret = page->bytes;
         return r;
@@ -162,6 +190,7 @@ int image_set_size(Image *image, uint32_t n_pages)
         bool is_cut = n_pages < image->n_pages;
 
         image->n_pages = n_pages;
+        image->n_below = MIN(image->n_below, n_pages);
         if (!is_cut)
                 return 0;
         if (n_pages < image->room)
@@ -288,7 +317,7 @@ int image_load(Image *image, const char *path)
         image->exists = false;
         r = r ?: node_open(image->store, path, false, &present.node);
         if (r)
-                return r;
+                return r == -EAGAIN ? -EBUSY : r;
         r = load_present(image, &present);
         present_done(&present);
         return r;

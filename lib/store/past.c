@@ -27,6 +27,7 @@ typedef struct Past {
         uint64_t until; /* LSN, or nanoseconds since 1970 */
         /* This journal's records from it on have been seen. */
         uint64_t first_seen;
+        uint64_t before; /* the last record of this journal up to the moment, once it is reached */
         uint64_t before_epoch; /* the record before this journal's epoch; 0: there was none */
         bool is_reached;       /* there is nothing more to see in this journal */
         Item *items;
@@ -77,6 +78,7 @@ static int undo_records(Past *past, const SegmentRecords *records)
                 segment_get_record(records, i - 1, &record);
                 r = undo_record(past->undo, &record, segment_read_past, past->store);
         }
+        undo_end_part(past->undo);
         return r;
 }
 
@@ -118,7 +120,8 @@ static int see_segment(Past *past, const LiveSegment *segment, bool is_current)
                 return -EAGAIN;
         r = take_records(past, &records);
         past->first_seen = records.first_lsn;
-        past->is_reached = reaches(past, get_before(past, records.first_lsn), records.first_time);
+        past->before = get_before(past, records.first_lsn);
+        past->is_reached = reaches(past, past->before, records.first_time);
         return r;
 }
 
@@ -189,9 +192,13 @@ static int see_object(Past *past, const char *path, ArchiveFile *file)
         return entry.last_lsn > past->until ? add_item(past, path, &entry) : 0;
 }
 
-/* One file. *follows is the LSN that its last must be, or ANY; then that
- * of the record before its first. 1 when there is no need to go on. */
-static int see_file(Past *past, const char *folder, uint64_t first_lsn, uint64_t *follows)
+/*
+ * One file. *follows is the LSN that its last must be, or ANY; then that of the record before its
+ * first. -EALREADY when there is no need to go on. A file that begins a journal though there are
+ * older ones is of a journal that came in the place of one that was lost.
+ */
+static int see_file(
+        Past *past, const char *folder, uint64_t first_lsn, bool is_oldest, uint64_t *follows)
 {
         _cleanup_(free_p) char *path = archive_path(folder, first_lsn);
         _cleanup_(archive_close_p) ArchiveFile *file = NULL;
@@ -212,10 +219,10 @@ static int see_file(Past *past, const char *folder, uint64_t first_lsn, uint64_t
                 return STORE_E_PRUNED;
         if (r)
                 return r == -EBADMSG ? say_damaged(past, path, &damage) : r;
-        *follows = header->follows;
-        return reaches(past, header->follows, header->first_time) || header->follows == 0
-                       ? -EALREADY
-                       : 0;
+        *follows = header->follows ?: is_oldest ? 0 : LOST;
+        if (*follows == LOST && !past->by_time && past->until >= first_lsn - 1)
+                *follows = first_lsn - 1;
+        return reaches(past, *follows, header->first_time) || *follows == 0 ? -EALREADY : 0;
 }
 
 static int see_folder(Past *past, const char *folder, bool is_own)
@@ -228,11 +235,41 @@ static int see_folder(Past *past, const char *folder, bool is_own)
         while (!r && is_own && n && files[n - 1] >= past->first_seen)
                 n--;
         for (size_t i = n; !r && i > 0; i--)
-                r = see_file(past, folder, files[i - 1], &follows);
+                r = see_file(past, folder, files[i - 1], i == 1, &follows);
+        if (is_own)
+                past->before = follows;
         if (r)
                 return r == -EALREADY ? 0 : r;
         /* What is older is not there any more. Of a journal without files nothing is known. */
         return follows == ANY || follows == 0 ? 0 : STORE_E_PRUNED;
+}
+
+/*
+ * The newest records up to the moment, where none of their file come after it: to see that they
+ * lead to what is there now. Only where no other record can have come in between, from this journal
+ * or another. What cannot be read is not checked.
+ */
+static int see_check(Past *past)
+{
+        const char *folder = past->store->archive_path;
+        _cleanup_(free_p) uint64_t *files = NULL;
+        _cleanup_(archive_close_p) ArchiveFile *file = NULL;
+        _cleanup_(free_p) char *path = NULL;
+        ArchiveDamage damage = {};
+        ArchiveEntry entry;
+        size_t n = 0, i = 0;
+
+        if (archive_list(past->store->disk, folder, &files, &n))
+                return 0;
+        while (i < n && files[i] <= past->until)
+                i++;
+        path = i ? archive_path(folder, files[i - 1]) : NULL;
+        if (!path || archive_open(past->store->disk, path, &damage, &file) ||
+                (archive_get_header(file)->last_lsn != past->before &&
+                        archive_get_header(file)->last_lsn < past->until) ||
+                archive_find(file, slice_from(past->name), &entry) || entry.last_lsn > past->until)
+                return 0;
+        return add_item(past, path, &entry);
 }
 
 typedef struct Folders {
@@ -293,6 +330,8 @@ static int see_archive(Past *past)
                 if (strcmp(folders.paths[i], own) != 0 &&
                         disk_stat_size(past->store->disk, folders.paths[i], &size) == -EISDIR)
                         r = see_folder(past, folders.paths[i], false);
+        if (!r && !past->by_time && folders.n == 1 && past->undo->state == UNDO_BACK)
+                r = see_check(past);
         if (past->n_items > 1)
                 qsort(past->items, past->n_items, sizeof *past->items, compare_items);
         return r;
@@ -315,10 +354,9 @@ static int undo_item(Past *past, const Item *item)
                 Record record;
 
                 archive_object_get_record(object, i - 1, &record);
-                if (record.lsn <= past->until)
-                        break;
                 r = undo_record(past->undo, &record, read_past, object);
         }
+        undo_end_part(past->undo);
         if (r == -ENOENT)
                 return STORE_E_PRUNED;
         return r == -EBADMSG ? say_damaged(past, item->path, &damage) : r;
@@ -356,7 +394,8 @@ static int begin(Past *past)
         int r;
 
         past->first_seen = atomic_load(&store->flushed) + 1;
-        past->is_reached = !past->by_time && past->first_seen - 1 <= past->until;
+        past->before = past->first_seen - 1;
+        past->is_reached = !past->by_time && past->before <= past->until;
         if (!store->archive_path)
                 return past->is_reached ? 0 : STORE_E_PRUNED;
         past->before_epoch = store->journal.last_before;
@@ -370,18 +409,12 @@ static int begin(Past *past)
 
 int history_go_back(Image *image, const char *name, uint64_t lsn)
 {
-        Undo undo = {
-                .store = image->store,
-                .image = image,
-                .name = name,
-                .target = lsn,
-                .done = UINT64_MAX,
-                .void_from = UINT64_MAX,
-        };
+        _cleanup_(undo_done) Undo undo = {};
         _cleanup_(past_done)
                 Past past = { .store = image->store, .name = name, .until = lsn, .undo = &undo };
         int r = begin(&past);
 
+        undo_init(&undo, image, name, lsn);
         r = r ?: see_segments(&past);
         r = r ?: see_archive(&past);
         return r ?: undo_items(&past);

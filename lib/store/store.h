@@ -255,8 +255,9 @@ int store_check_bookmark(Store *store, const char *path, const char *bookmark);
  * the past can be restored as well, into itself or another.
  *
  * STORE_E_*; -ENOENT: no bookmark, and path is not there; -EBUSY: to_path is in a transaction that
- * writes; -ENOSPC: no room for the image or in the journal. On any error nothing is changed (but
- * that a to_path which was not there may be an empty database).
+ * writes, or another program has the file of one of them; -ENOSPC: no room for the image or in the
+ * journal. On any error nothing is changed (but that a to_path which was not there may be an empty
+ * database).
  */
 int store_restore(Store *store, const char *path, const char *bookmark, const char *to_path,
         char ret_undo[STORE_BOOKMARK_LEN + 1]);

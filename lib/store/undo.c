@@ -11,7 +11,9 @@
  * journal-format.h says how ("What was before"). A record's pages are taken back from the last to
  * the first. Where a record says what a page was after it (RAW, ZERO), the image must say the same:
  * otherwise the file was changed by somebody whose commits are not in the journal, and nothing that
- * would come out could be trusted.
+ * would come out could be trusted. For that check alone records are taken back beyond the moment
+ * that is looked for, on pages laid over the image: a delta that was taken back from other bytes
+ * than those that it led to shows where the page was last written whole.
  */
 
 static int say_changed(const Undo *undo, const Record *record, const char *what, uint32_t number)
@@ -21,6 +23,17 @@ static int say_changed(const Undo *undo, const Record *record, const char *what,
                 "%s %u is not as that commit left it",
                 undo->name, (unsigned long long)record->lsn, what, number);
         return STORE_E_CHANGED;
+}
+
+/* The image, or what lies over it while records are only checked. */
+static Image *get_image(Undo *undo)
+{
+        return undo->state == UNDO_BACK ? undo->image : &undo->over;
+}
+
+static int get_page(Undo *undo, uint32_t number, unsigned char **ret)
+{
+        return image_get_page(get_image(undo), number, ret);
 }
 
 static int say_damaged(const Undo *undo, const Record *record)
@@ -78,7 +91,7 @@ static int check_after(Undo *undo, const Record *record, const Page *page, unsig
 
         if (r || page->number > record->db_pages)
                 return r;
-        r = image_get_page(undo->image, page->number, &bytes);
+        r = get_page(undo, page->number, &bytes);
         if (r)
                 return r;
         return memcmp(bytes, after, record->page_size) == 0
@@ -91,7 +104,7 @@ static int take_back_past(Undo *undo, const Record *record, const Page *page)
 {
         uint32_t page_size = record->page_size;
         unsigned char *bytes;
-        int r = image_get_page(undo->image, page->number, &bytes);
+        int r = get_page(undo, page->number, &bytes);
 
         if (r)
                 return r;
@@ -107,7 +120,7 @@ static int take_back_delta(Undo *undo, const Record *record, const Page *page)
 
         if (page->number > record->db_pages)
                 return 0;
-        r = image_get_page(undo->image, page->number, &bytes);
+        r = get_page(undo, page->number, &bytes);
         return r ?: delta_apply(page->bytes.data, page->bytes.len, bytes, record->page_size);
 }
 
@@ -160,18 +173,18 @@ static int take_past_page(uint32_t number, const unsigned char *page, void *data
 static int take_back(Undo *undo, const Record *record, UndoPastFn past, void *data)
 {
         PastPages pages = { undo, record };
-        int r = image_set_size(undo->image, MAX(record->db_pages, record->pages_before));
+        int r = image_set_size(get_image(undo), MAX(record->db_pages, record->pages_before));
 
         if (record->flags & RECORD_SPILL)
                 r = r ?: past(record, take_past_page, &pages, data);
         else
                 r = r ?: take_back_pages(undo, record);
-        return r ?: image_set_size(undo->image, record->pages_before);
+        return r ?: image_set_size(get_image(undo), record->pages_before);
 }
 
 static int undo_txn(Undo *undo, const Record *record, UndoPastFn past, void *data)
 {
-        Image *image = undo->image;
+        Image *image = get_image(undo);
 
         if (record->lsn >= undo->void_from)
                 return 0;
@@ -181,7 +194,6 @@ static int undo_txn(Undo *undo, const Record *record, UndoPastFn past, void *dat
         if (image->n_pages != record->db_pages)
                 return say_changed(
                         undo, record, "its length in pages, other than", record->db_pages);
-        undo->n_commits++;
         return take_back(undo, record, past, data);
 }
 
@@ -196,35 +208,85 @@ static int undo_delete(Undo *undo, const Record *record, UndoPastFn past, void *
         return r ?: take_back(undo, record, past, data);
 }
 
-int undo_record(Undo *undo, const Record *record, UndoPastFn past, void *data)
+void undo_init(Undo *undo, Image *image, const char *name, uint64_t target)
+{
+        *undo = (Undo){
+                .store = image->store,
+                .image = image,
+                .name = name,
+                .target = target,
+                .done = UINT64_MAX,
+                .void_from = UINT64_MAX,
+        };
+}
+
+void undo_done(Undo *undo)
+{
+        if (undo->state != UNDO_BACK)
+                image_done(&undo->over);
+}
+
+static int take_record(Undo *undo, const Record *record, UndoPastFn past, void *data)
 {
         uint64_t from;
-        int r = 0;
+        int r;
 
-        if (record->lsn <= undo->target || record->lsn >= undo->done)
-                return 0;
         switch (record->type) {
         case RECORD_TXN:
-                if (!(record->flags & RECORD_COPY))
-                        r = undo_txn(undo, record, past, data);
-                break;
+                return record->flags & RECORD_COPY ? 0 : undo_txn(undo, record, past, data);
         case RECORD_DELETE:
-                r = undo_delete(undo, record, past, data);
-                break;
+                return undo_delete(undo, record, past, data);
         case RECORD_CREATE:
                 undo->image->exists = false;
-                r = image_clear(undo->image, undo->image->page_size);
-                break;
+                return image_clear(undo->image, undo->image->page_size);
         case RECORD_CANCEL:
                 r = cancel_decode(record->payload, &from);
                 if (!r)
                         undo->void_from = MIN(undo->void_from, from);
-                break;
+                return r;
         default:
-                break;
+                return 0;
         }
+}
+
+/* Until the object begins, a page set is not in the record, or memory would be too much. */
+static int check_record(Undo *undo, const Record *record)
+{
+        int r;
+
+        if (undo->state == UNDO_BACK) {
+                image_lay_over(&undo->over, undo->image);
+                undo->state = UNDO_CHECK;
+        }
+        if (record->type == RECORD_DELETE || record->type == RECORD_CREATE ||
+                record->flags & RECORD_SPILL || !undo->over.exists) {
+                undo->state = UNDO_CHECKED;
+                return 0;
+        }
+        r = take_record(undo, record, NULL, NULL);
+        if (r == -ENOBUFS)
+                undo->state = UNDO_CHECKED;
+        return r == -ENOBUFS ? 0 : r;
+}
+
+int undo_record(Undo *undo, const Record *record, UndoPastFn past, void *data)
+{
+        int r;
+
+        if (record->lsn >= undo->done || undo->state == UNDO_CHECKED)
+                return 0;
+        if (record->lsn > undo->target)
+                r = take_record(undo, record, past, data);
+        else
+                r = check_record(undo, record);
         if (r)
                 return r == -EBADMSG ? say_damaged(undo, record) : r;
         undo->done = record->lsn;
         return 0;
+}
+
+void undo_end_part(Undo *undo)
+{
+        if (undo->state == UNDO_CHECK)
+                undo->state = UNDO_CHECKED;
 }
