@@ -107,8 +107,13 @@ void event_cancel(Event *event)
 
 void event_give_up(Event *event)
 {
+        Registry *registry = event->registry;
         Response *response = response_ref(event->runtime.response);
 
+        /* Before it is told: it may be gone when that returns. */
+        event->given_up = true;
+        event->deadline = ring_now(registry->options.ring) + OBJECT_RESET_GRACE_NS;
+        (void)ring_timer_arm(registry->options.ring, &event->timer, event->deadline);
         event_cancel(event);
         response_abort(response, 503, 1, reset_message);
         response_unref(response);
@@ -149,6 +154,11 @@ static void event_on_timer(RingTimer *timer)
                 event_arm(event);
                 return;
         }
+        if (event->given_up) {
+                event->registry->options.runtime->vtable->cancel(
+                        event->registry->options.runtime, &event->runtime);
+                return;
+        }
         response = response_ref(event->runtime.response);
         event->late = true;
         event_cancel(event);
@@ -166,7 +176,7 @@ void event_arm(Event *event)
 
         if (event->state == EVENT_QUEUED && event->grace_end && (!at || event->grace_end < at))
                 at = event->grace_end;
-        if (at && !event->cancelled)
+        if (at && (!event->cancelled || event->given_up))
                 (void)ring_timer_arm(ring, &event->timer, at);
         else
                 ring_timer_disarm(ring, &event->timer);

@@ -37,6 +37,7 @@ typedef struct Event {
         EventState state;
         bool cancelled;       /* the runtime was told, or will never be */
         bool late;            /* its deadline passed while it executed */
+        bool given_up;        /* its object is reset; deadline: when it is ended by force */
         bool reenters;        /* its chain holds its object */
         List link;            /* in one of the object's lists */
         RingTimer timer;      /* the deadline, or the end of the grace of reenters */

@@ -131,7 +131,7 @@ static void object_give_up(Object *object, List *list)
                 list_for_each(link, list) {
                         Event *event = list_entry(link, Event, link);
 
-                        if (event->cancelled)
+                        if (event->given_up)
                                 continue;
                         event_give_up(event);
                         more = true;

@@ -37,6 +37,8 @@
 
 /* How long a step may keep a call of its own chain waiting when it is not known to wait for it. */
 #define OBJECT_CHAIN_GRACE_NS UINT64_C(1000000000)
+/* How long events that a reset has cancelled may take to end; then the runtime ends them. */
+#define OBJECT_RESET_GRACE_NS UINT64_C(5000000000)
 /* Objects that are not idle cannot be evicted: at most this many times objects_max in memory. */
 #define OBJECTS_HARD_FACTOR 4u
 

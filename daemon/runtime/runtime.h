@@ -137,7 +137,8 @@ typedef struct RuntimeVtable {
                 Runtime **ret);
         void (*deliver)(Runtime *runtime, RuntimeEvent *event);
         void (*resume)(Runtime *runtime, RuntimeEvent *event);
-        /* The consumer is gone or the deadline passed: advice; done() still comes. */
+        /* The consumer is gone or the deadline passed: advice; done() still comes. The second time:
+         * no further step of it begins, done() comes when the one that executes has ended. */
         void (*cancel)(Runtime *runtime, RuntimeEvent *event);
         void (*evict)(Runtime *runtime, RuntimeObject *object,
                 void (*evicted)(RuntimeObject *object, void *data), void *data);

@@ -44,6 +44,12 @@ class Thing(DurableObject):
             self.count += 1
         elif action == "doze":
             await asyncio.sleep(20)
+        elif action == "stubborn":
+            while True:
+                try:
+                    await asyncio.sleep(20)
+                except asyncio.CancelledError:
+                    pass
         elif action == "bookmark":
             return Response(await self.ctx.storage.getCurrentBookmark())
         elif action.startswith("at-"):
@@ -389,6 +395,20 @@ class Restore(ObjectsCase):
         self.restore("race", undos[-1])
         count, a, b = self.show("race").split()
         self.assertEqual((count, a), (a, b))
+
+    def test_a_request_that_does_not_give_up_is_ended(self):
+        self.add("stubborn")
+        now = self.objects("bookmark", "stubborn")
+        self.add("stubborn")
+        answers = []
+        waiting = threading.Thread(
+            target=lambda: answers.append(self.daemon.get("/thing/stubborn/stubborn")))
+        waiting.start()
+        time.sleep(0.5)
+        self.restore("stubborn", now)
+        waiting.join(10)
+        self.assertEqual(answers[0].status, 503)
+        self.assertEqual(self.add("stubborn"), "2 2 2")
 
     def test_a_request_that_waits_is_given_up_with_503(self):
         self.add("waits")

@@ -205,7 +205,7 @@ void job_settle(Job *job)
 
         if (job->state != JOB_SUSPENDED)
                 return;
-        if (stopping && job->n_cancels >= JOB_CANCELS_MAX) {
+        if (job->forced || (stopping && job->n_cancels >= JOB_CANCELS_MAX)) {
                 job_push_drop(job);
                 return;
         }
@@ -272,6 +272,16 @@ void job_cancel(Job *job)
         pthread_mutex_unlock(&job->lock);
         if (job->event)
                 job_settle(job);
+}
+
+void job_cancel_by_host(Job *job)
+{
+        job->forced = job->told;
+        job->told = true;
+        if (job->forced)
+                job_settle(job);
+        else
+                job_cancel(job);
 }
 
 static void job_work(Work *work);
@@ -361,6 +371,11 @@ void job_deliver(PythonRuntime *python, RuntimeEvent *event)
 
 void job_resume(Job *job)
 {
+        if (job->forced) {
+                pthread_mutex_lock(&job->lock);
+                job->drop = true;
+                pthread_mutex_unlock(&job->lock);
+        }
         job_set_state(job, JOB_EXECUTING);
         if (!runners_push(job->python->runners, &job->work))
                 dd_unreachable();

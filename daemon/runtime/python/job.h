@@ -71,6 +71,8 @@ typedef struct Job {
         RuntimeEvent *event; /* NULL: over */
         List link;
         unsigned n_cancels;
+        bool told;   /* the host has cancelled it */
+        bool forced; /* twice: no further step */
         /* With the GIL. */
         PyObject *python_event; /* strong until the event is over */
         bool began, over;
@@ -89,6 +91,8 @@ typedef struct Job {
 void job_deliver(PythonRuntime *python, RuntimeEvent *event);
 void job_resume(Job *job);
 void job_cancel(Job *job);
+/* As job_cancel(), for the host, which may say it twice. */
+void job_cancel_by_host(Job *job);
 /* Goes on with what waits for a stop. */
 void job_settle(Job *job);
 

@@ -227,7 +227,7 @@ static void python_resume(Runtime *runtime, RuntimeEvent *event)
 
 static void python_cancel(Runtime *runtime, RuntimeEvent *event)
 {
-        job_cancel(event->guest);
+        job_cancel_by_host(event->guest);
 }
 
 static void python_evict(Runtime *runtime, RuntimeObject *object,

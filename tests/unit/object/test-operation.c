@@ -246,6 +246,32 @@ static void a_reset_lets_no_event_begin_before_the_guest_has_left(void **state)
         test_close(&test);
 }
 
+static void events_that_do_not_end_when_cancelled_are_ended_by_force(void **state)
+{
+        Test test;
+        Asked asked;
+        Response *operated, *begun;
+
+        test_open(&test);
+        asked = asked_new(&test, true);
+        asked.operation.wait_ns = 2 * OBJECT_RESET_GRACE_NS;
+        begun = fetch(&test, 1);
+        test.fake.events[0]->suspended(test.fake.events[0]);
+        response_cancel(begun);
+        response_unref(begun);
+        assert_string_equal(test.fake.log, "d0 c0");
+        operated = operate(&test, 1, &asked);
+        fake_advance(OBJECT_RESET_GRACE_NS - MS);
+        assert_string_equal(test.fake.log, "d0 c0");
+        test.fake.end_on_cancel = true;
+        fake_advance(MS);
+        assert_string_equal(test.fake.log, "d0 c0 c0 e1");
+        assert_true(fake_work());
+        check_answered(operated);
+        assert_int_equal(asked.n_ended, 1);
+        test_close(&test);
+}
+
 static void a_reset_without_another_event_ends_with_the_guest(void **state)
 {
         Test test;
@@ -394,6 +420,7 @@ int main(void)
                 cmocka_unit_test(an_operation_waits_for_the_step_that_executes),
                 cmocka_unit_test(before_an_exclusive_one_events_are_cancelled_and_the_guest_leaves),
                 cmocka_unit_test(a_reset_lets_no_event_begin_before_the_guest_has_left),
+                cmocka_unit_test(events_that_do_not_end_when_cancelled_are_ended_by_force),
                 cmocka_unit_test(a_reset_without_another_event_ends_with_the_guest),
                 cmocka_unit_test(one_that_waits_too_long_never_runs),
                 cmocka_unit_test(one_that_runs_too_long_is_answered_and_keeps_the_token),

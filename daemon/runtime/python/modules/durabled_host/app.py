@@ -229,10 +229,11 @@ def _close_storage(obj) -> None:
 def evict(obj) -> None:
     """Closes everything of the object."""
     with current.as_object(obj):
-        _close_storage(obj)
+        # Its tasks first: what they write on their way out must not come after all is closed.
         loop = obj.data.pop("durabled.loop", None)
         if loop is not None:
             loop.shut()
+        _close_storage(obj)
     obj.data.clear()
     output.flush()
 
