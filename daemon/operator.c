@@ -104,6 +104,11 @@ static bool task_finds(Task *task, const char *path)
         return r == 0;
 }
 
+static void run_find(Task *task, const char *path)
+{
+        (void)task_finds(task, path);
+}
+
 static void run_bookmark(Task *task, const char *path)
 {
         const json_t *time_ns = json_object_get(task->parameters, "time_ns");
@@ -211,6 +216,7 @@ static void run_import(Task *task, const char *path)
 }
 
 static const Verb verbs[] = {
+        { "find", run_find, false, false },
         { "bookmark", run_bookmark, false, false },
         { "export", run_export, false, false },
         { "restore", run_restore, true, false },
@@ -353,17 +359,6 @@ static int check_bookmark(const Task *task, unsigned class_index, const ObjectId
                         : STORE_E_BOOKMARK;
 }
 
-static void answer_find(Task *task, unsigned class_index, const ObjectId *id)
-{
-        _cleanup_(free_p) char *path = object_path(task, class_index, id);
-
-        if (!path)
-                task_fail_store(task, -ENOMEM);
-        else
-                (void)task_finds(task, path);
-        task_send(task);
-}
-
 static int task_deliver(Task *task, unsigned class_index, const ObjectId *id)
 {
         static const ResponseConsumer consumer = { task_on_change };
@@ -414,7 +409,8 @@ void operator_take(const Operator *host, json_t *message, int fd)
         if (task->error || !find_object(task, &class_index, &id)) {
                 task_send(task);
         } else if (!task->verb) {
-                answer_find(task, class_index, &id);
+                task_fail(task, "Failed", "the worker does not know how to do that");
+                task_send(task);
         } else if (task->verb->needs_fd && fd < 0) {
                 task_fail(task, "Failed", "the request came without its file");
                 task_send(task);

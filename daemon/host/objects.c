@@ -190,7 +190,9 @@ static bool objects_search(ObjectsCall *objects)
         }
         r = collect(objects, &search);
         if (r < 0)
-                objects_fail(objects, "Failed", "message", strerror(-r));
+                objects_fail(objects, "Failed", "message",
+                        r == -E2BIG ? "too many classes could have it: name the class"
+                                    : strerror(-r));
         else if (objects->n_candidates)
                 return true;
         else if (!search.has_app)
