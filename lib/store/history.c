@@ -357,17 +357,24 @@ int store_export_past(Store *store, const char *path, const char *bookmark, cons
         return r;
 }
 
-static int import_image(Restore *restore)
+static int read_page_size(Restore *restore)
 {
-        _cleanup_(finalize_statement_p) sqlite3_stmt *statement = NULL;
         _cleanup_(close_db_p) sqlite3 *db = NULL;
+        /* Behind its connection: it goes first. */
+        _cleanup_(finalize_statement_p) sqlite3_stmt *statement = NULL;
         int r = open_db(restore, restore->image.path, SQLITE_OPEN_READWRITE, &db);
 
         r = r ?: step_first(restore, db, "PRAGMA page_size", NULL, &statement);
-        if (r)
-                return r;
-        restore->image.page_size = (uint32_t)sqlite3_column_int(statement, 0);
-        return put_image(restore);
+        if (!r)
+                restore->image.page_size = (uint32_t)sqlite3_column_int(statement, 0);
+        return r;
+}
+
+static int import_image(Restore *restore)
+{
+        int r = read_page_size(restore);
+
+        return r ?: put_image(restore);
 }
 
 int store_import(
