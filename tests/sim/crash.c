@@ -180,6 +180,7 @@ static void print_total(void)
         PRINT("", total.pruned);
         PRINT("restores and snapshots / refused", total.restores);
         PRINT("", total.restores_refused);
+        PRINT("restores to a time", total.times);
         PRINT("exports", total.exports);
         PRINT("answers through the gate", total.answers);
         PRINT("unshown entries lost", total.entries_lost);

@@ -97,8 +97,11 @@ static void on_answer(StoreWaiter *waiter, int result)
                 if (store_flushed(world->store) < waiter->lsn)
                         world_fail(world, "object %u: an answer left before LSN %llu was flushed",
                                 object->number, (unsigned long long)waiter->lsn);
-                if (answer->entry > object->shown && !sim_disk_is_dead(world->disk))
+                if (answer->entry > object->shown && !sim_disk_is_dead(world->disk)) {
                         object->shown = answer->entry;
+                        object->entries[answer->entry].shown_at =
+                                disk_clock_realtime(sim_disk_get(world->disk));
+                }
                 world->stats.answers++;
         } else if (!world_excuses(world))
                 world_fail(world, "object %u: an answer was held back: %d", object->number, result);
@@ -287,7 +290,6 @@ static void open_store(World *world)
                 .disk = sim_disk_get(world->disk),
                 .journal = JOURNAL,
                 .objects = OBJECTS,
-                .archive = world->archives ? ARCHIVE : NULL,
                 .archive_days = 1,
                 .archive_max = world->archive_max,
                 .segment_size = world->segment_size,
@@ -304,6 +306,10 @@ static void open_store(World *world)
         };
         bool faults = is_faulty_seed(world);
 
+        /* Where gaps are excused, an archive may come and go. */
+        if (world->forgets && rng_chance(&world->rng, 100))
+                world->archives = !world->archives;
+        options.archive = world->archives ? ARCHIVE : NULL;
         for (unsigned i = 0; i < OPEN_ATTEMPTS && !world->failed; i++) {
                 int r;
 

@@ -128,7 +128,11 @@ static void push_entry(Object *object, const Content *what, uint64_t lsn, bool c
                 dd_assert(object->entries);
         }
         object->entries[object->n_entries++] = (Entry){
-                .content = content, .hash = content_hash(&content), .lsn = lsn, .certain = certain
+                .content = content,
+                .hash = content_hash(&content),
+                .lsn = lsn,
+                .made_at = disk_clock_realtime(sim_disk_get(object->world->disk)),
+                .certain = certain,
         };
 }
 
@@ -358,6 +362,13 @@ static void transaction(Object *object)
                 roll_back(object, db);
 }
 
+bool object_look(Object *object, Content *ret)
+{
+        sqlite3 *db = get_db(object, 0);
+
+        return db && judge(object, db, "a look", content_read(db, ret)) == SQLITE_OK;
+}
+
 void object_read_now(Object *object)
 {
         sqlite3 *db = get_db(object, (unsigned)rng_below(&object->world->rng, 2));
@@ -541,6 +552,7 @@ static void begin_anew(Object *object, const Content *content)
         object->shown = 0;
         object->broken = false;
         push_entry(object, content, 0, true);
+        get_last(object)->shown_at = get_last(object)->made_at;
 }
 
 void object_verify(Object *object)

@@ -9,6 +9,8 @@
  */
 
 #define EXPORT "/state/export"
+/* Within that commits are not told apart by their time. */
+#define TIME_NS UINT64_C(10000000)
 
 static void put(Object *object, const char *bookmark, const Content *content, size_t entry)
 {
@@ -139,6 +141,79 @@ static void go_back(Object *object)
                 object_read_now(to);
 }
 
+/* What an object may have been at a time: not less than what had been shown, nor anything that came
+ * later. Two entries and those between them. */
+typedef struct Range {
+        size_t first, last;
+} Range;
+
+static Range find_range(const Object *object, uint64_t time)
+{
+        Range range = { .last = object->n_entries - 1 };
+
+        while (range.last > 0 && object->entries[range.last].made_at > time + TIME_NS)
+                range.last--;
+        range.first = range.last;
+        while (range.first > 0 && (!object->entries[range.first].shown_at ||
+                                          object->entries[range.first].shown_at + TIME_NS > time))
+                range.first--;
+        return range;
+}
+
+static bool was_so(const Object *object, Range range, const Content *content)
+{
+        uint64_t hash = content_hash(content);
+
+        for (size_t i = range.first; i <= range.last; i++)
+                if (object->entries[i].hash == hash)
+                        return true;
+        return false;
+}
+
+/* The disk is dead, or there was no room: any of it may be there. */
+static void abandon_range(Object *object, Range range)
+{
+        for (size_t i = range.first; i <= range.last; i++)
+                object_abandon(object, &object->entries[i].content);
+}
+
+/* By the clock, within this life. */
+static void go_back_to_time(Object *object)
+{
+        World *world = object->world;
+        Disk *disk = sim_disk_get(world->disk);
+        uint64_t first = object->entries[0].made_at + TIME_NS, now = disk_clock_realtime(disk);
+        size_t before = object_find_current(object);
+        char bookmark[STORE_BOOKMARK_LEN + 1], undo[STORE_BOOKMARK_LEN + 1];
+        uint64_t time;
+        Range range;
+        Content got;
+        int r;
+
+        if (world->faulty || now < first || !store_has_room(world->store))
+                return;
+        time = rng_between(&world->rng, first, now);
+        range = find_range(object, time);
+        r = store_find_bookmark(world->store, object->path, time, bookmark);
+        r = r ? r : store_restore(world->store, object->path, bookmark, object->path, undo);
+        world_log(world, "object %u: restore to the time %llu: %d", object->number,
+                (unsigned long long)time, r);
+        if (r == 0 && object_look(object, &got)) {
+                if (!was_so(object, range, &got))
+                        object_explain(object, "a restore to a time",
+                                &object->entries[range.last].content, &got);
+                put(object, undo, &object->entries[before].content, before);
+                object_committed(object, &got);
+                world->stats.times++;
+        } else if (r <= 0) {
+                if (r != -ENOSPC && !world_excuses(world))
+                        world_fail(world, "object %u: restore to a time: %d", object->number, r);
+                abandon_range(object, range);
+        } else if (r != STORE_E_ABSENT && !(r == STORE_E_PAGE_SIZE && has_sizes(world)) &&
+                   !(r == STORE_E_PRUNED && world->forgets) && !sim_disk_is_dead(world->disk))
+                world_fail(world, "object %u: restore to a time: %d", object->number, r);
+}
+
 static void export_now(Object *object)
 {
         World *world = object->world;
@@ -169,6 +244,8 @@ void past_step(Object *object)
                 past_note(object);
         else if (action < 3)
                 export_now(object);
+        else if (action < 4)
+                go_back_to_time(object);
         else
                 go_back(object);
 }

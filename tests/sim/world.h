@@ -30,6 +30,7 @@ typedef struct World World;
 typedef struct Entry {
         Content content;
         uint64_t hash, lsn;
+        uint64_t made_at, shown_at; /* by the disk's clock; shown_at: 0 before */
         bool certain;
 } Entry;
 
@@ -82,7 +83,7 @@ typedef struct WorldStats {
                 full;
         uint64_t answers, deletes, vacuums, reads, index_failures, entries_lost, entries_shown,
                 steps, drains;
-        uint64_t archived, pruned, restores, restores_refused, exports;
+        uint64_t archived, pruned, restores, restores_refused, times, exports;
         uint64_t batches, journal_bytes, cancels, copies, spills, checkpoints, retired, redone;
         SimDiskStats disk;
 } WorldStats;
@@ -151,6 +152,8 @@ size_t object_find_current(const Object *object);
 /* Another commit; where it failed, the object is to be read anew and may hold it or not. */
 void object_committed(Object *object, const Content *content);
 void object_abandon(Object *object, const Content *maybe);
+/* Reads it; false when that fails. */
+bool object_look(Object *object, Content *ret);
 /* Reads it, and that is what it must hold. */
 void object_read_now(Object *object);
 /* What a database file in rollback mode holds, past the engine. False when it is none. */
