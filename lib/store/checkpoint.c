@@ -46,6 +46,17 @@ static int write_page(Node *node, const PageFrame *at, unsigned char *buffer, bo
         return r;
 }
 
+/* Most often it is right, and to ask is cheaper than to set. */
+static int set_size(Node *node, uint64_t size)
+{
+        uint64_t now;
+        int r = disk_get_size(node->file, &now);
+
+        if (r || now == size)
+                return r;
+        return disk_truncate(node->file, size);
+}
+
 static int write_pages(
         Node *node, const WalIndex *index, uint32_t safe, bool *ret_first, uint64_t *ret_n)
 {
@@ -69,7 +80,7 @@ static int write_pages(
                 *ret_n += written;
         }
         if (!r && safe == index->max_frame)
-                r = disk_truncate(node->file, (uint64_t)index->n_pages * node->wal.page_size);
+                r = set_size(node, (uint64_t)index->n_pages * node->wal.page_size);
         return r;
 }
 

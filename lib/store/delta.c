@@ -4,6 +4,7 @@
 #include "lib/base/macro.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <string.h>
 
 #define VARINT_MAX 3u
@@ -12,10 +13,25 @@ typedef struct Reader {
         const unsigned char *at, *end;
 } Reader;
 
+/* Whether 64 bytes differ. */
+static bool differs(const unsigned char *base, const unsigned char *page)
+{
+        uint64_t old[8] = {}, new[8], all = 0;
+
+        if (base)
+                memcpy(old, base, sizeof old);
+        memcpy(new, page, sizeof new);
+        for (size_t i = 0; i < ELEMENTSOF(old); i++)
+                all |= old[i] ^ new[i];
+        return all;
+}
+
 /* Where the two differ next, at or after `at`; page_size when nowhere. */
 static size_t find_change(
         const unsigned char *base, const unsigned char *page, size_t at, size_t page_size)
 {
+        while (at + 64 <= page_size && !differs(base ? base + at : NULL, page + at))
+                at += 64;
         while (at + 8 <= page_size) {
                 uint64_t old = 0, new;
 

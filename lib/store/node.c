@@ -11,6 +11,7 @@
 #define DB_HEADER_SIZE 100u
 /* Pages of a log that stay in memory for the deltas to come, though they are in the file. */
 #define PAGES_KEPT 64u
+#define END_WAIT_NS 20000000
 
 static void put_be16(unsigned char *out, unsigned value)
 {
@@ -58,6 +59,11 @@ int node_read(Node *node, void *data, size_t len, uint64_t offset, size_t *ret_l
         return r;
 }
 
+static uint32_t first_long_log(const Store *store)
+{
+        return LONG_LOG * MIN(store->options.checkpoint_at, UINT32_MAX / LONG_LOG / 2);
+}
+
 static Node *node_alloc(Store *store, const char *path)
 {
         Node *node = calloc(1, sizeof *node);
@@ -73,6 +79,7 @@ static Node *node_alloc(Store *store, const char *path)
         node->store = store;
         node->first_segment = node->named_segment = NO_SEGMENT;
         node->page_size = NEW_PAGE_SIZE;
+        node->long_log = first_long_log(store);
         list_init(&node->link);
         list_init(&node->due);
         list_init(&node->logged);
@@ -601,9 +608,12 @@ void node_begin_log(Node *node)
         if (atomic_load(&node->captured)) {
                 store_lock(node->store);
                 node_note_logged(node, false);
+                if (atomic_load(&node->captured) >= node->long_log)
+                        pthread_cond_broadcast(&node->store->changed);
+                atomic_store(&node->captured, 0);
+                node->long_log = first_long_log(node->store);
                 store_unlock(node->store);
         }
-        atomic_store(&node->captured, 0);
         atomic_store(&node->backfilled, 0);
         node->n_superseded = 0;
         node->dropped = 0;
@@ -626,6 +636,31 @@ void node_drop_wal(Node *node)
         wal_reset(&node->wal);
         node_count_wal(node, before);
         node_begin_log(node);
+}
+
+void node_wait_for_end(Node *node)
+{
+        Store *store = node->store;
+        struct timespec until;
+        int r;
+
+        if (pthread_equal(pthread_self(), store->loop_thread) || !store->has_background)
+                return;
+        r = store_sync(store, atomic_load(&node->last_lsn));
+        store_call_work(store);
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_nsec += END_WAIT_NS;
+        until.tv_sec += until.tv_nsec / NSEC_PER_SEC;
+        until.tv_nsec %= NSEC_PER_SEC;
+        store_lock(store);
+        while (!r && atomic_load(&node->captured) >= node->long_log)
+                r = atomic_load(&store->failure)
+                            ? -EIO
+                            : pthread_cond_timedwait(&store->changed, &store->mutex, &until);
+        /* Somebody else reads: not again at once. */
+        if (r && node->long_log < UINT32_MAX / 2)
+                node->long_log *= 2;
+        store_unlock(store);
 }
 
 uint32_t node_get_durable(const Node *node)

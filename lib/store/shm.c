@@ -264,6 +264,9 @@ int shm_lock(sqlite3_file *base, int offset, int n, int flags)
         bool settled = false;
         int rc = SQLITE_OK;
 
+        if (flags == (SQLITE_SHM_LOCK | SQLITE_SHM_SHARED) && !file->shared && !file->exclusive &&
+                atomic_load(&node->captured) >= node->long_log)
+                node_wait_for_end(node);
         node_lock(node);
         if (flags & SQLITE_SHM_UNLOCK) {
                 settled = bits & file->exclusive & 1u << LOCK_WRITE;

@@ -59,6 +59,8 @@ enum {
  * emptied. */
 #define SEGMENT_RESERVE (64u << 10)
 #define BATCH_TARGET (1u << 20)
+/* A log is much too long at so many times the length at which it is due. */
+#define LONG_LOG 512u
 
 typedef struct Node Node;
 typedef struct Archive Archive;
@@ -168,7 +170,8 @@ struct Node {
         uint32_t last_header; /* frame whose header was written last in this transaction */
         uint32_t txn_first;   /* captured in this write transaction: its first frame, or 0 */
         uint64_t txn_lsn;
-        uint64_t generation; /* of the WAL */
+        uint64_t generation;  /* of the WAL */
+        atomic_uint long_log; /* frames at which a transaction waits for the log's end */
         SegmentMark *marks;
         size_t n_marks;
         uint64_t named_segment;
@@ -310,6 +313,11 @@ void node_free(Node *node);
  * is held. */
 int node_read(Node *node, void *data, size_t len, uint64_t offset, size_t *ret_len);
 void node_first_page(const Node *node, unsigned char *page, size_t len, size_t offset);
+/*
+ * A log that never ends, since a commit is always on its way: whoever may wait does so before he
+ * begins to read, until all is durable and the background has ended it. No lock may be held.
+ */
+void node_wait_for_end(Node *node);
 /* Puts it on the list of those that are due; the store's mutex is held. */
 void node_note_due(Node *node);
 /* Its log holds captured frames, or none any more; the store's mutex is held. */

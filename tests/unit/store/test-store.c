@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "lib/store/db.h"
+#include "lib/store/store-private.h"
 #include "tests/unit/store/world.h"
 
 #include <errno.h>
@@ -629,6 +630,7 @@ static pthread_mutex_t wake_mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t wake_cond = PTHREAD_COND_INITIALIZER;
 static bool woken;
 static int n_running;
+#define N_HOT 5000
 
 static void on_wake(void *data)
 {
@@ -757,6 +759,55 @@ static void leave_log(const char *path)
         assert_int_equal(sqlite3_close(db), SQLITE_OK);
 }
 
+/* Of one object, without a pause. */
+static void *run_hot_thread(void *data)
+{
+        char path[512];
+        sqlite3 *db = NULL;
+        Node *node;
+
+        snprintf(path, sizeof path, "%s/hot.sqlite", objects);
+        assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+        run(db, "CREATE TABLE t(a); INSERT INTO t VALUES(0)");
+        node = node_find(world.store, path);
+        for (int i = 0; i < N_HOT; i++) {
+                run(db, "UPDATE t SET a = a + 1");
+                *(uint32_t *)data = MAX(*(uint32_t *)data, atomic_load(&node->captured));
+        }
+        node_unref(node);
+        assert_int_equal(ask(db, "SELECT a FROM t"), N_HOT);
+        assert_int_equal(sqlite3_close(db), SQLITE_OK);
+        pthread_mutex_lock(&wake_mutex);
+        n_running--;
+        pthread_cond_signal(&wake_cond);
+        pthread_mutex_unlock(&wake_mutex);
+        return NULL;
+}
+
+static void a_log_that_is_much_too_long_is_waited_for(void **state)
+{
+        char command[700];
+        uint32_t longest = 0;
+        pthread_t thread;
+
+        world_stop(&world);
+        memcpy(folder + strlen(folder) - 6, "XXXXXX", 6);
+        assert_non_null(mkdtemp(folder));
+        snprintf(objects, sizeof objects, "%s/objects", folder);
+        snprintf(journal, sizeof journal, "%s/journal", folder);
+        open_real();
+        world.store->options.checkpoint_at = 2;
+        assert_int_equal(store_start_background(world.store), 0);
+        n_running = 1;
+        assert_int_equal(pthread_create(&thread, NULL, run_hot_thread, &longest), 0);
+        loop_until_done();
+        pthread_join(thread, NULL);
+        assert_in_range(longest, 2, 2 * LONG_LOG + 2);
+        world_stop(&world);
+        snprintf(command, sizeof command, "rm -r %s", folder);
+        assert_int_equal(system(command), 0);
+}
+
 static void another_programs_log_is_read_into_the_file(void **state)
 {
         char path[512], log[520], command[700], place[] = "/tmp/test-store-XXXXXX";
@@ -859,6 +910,7 @@ int main(void)
                 TEST(a_connection_that_is_left_open_can_do_nothing_after_the_end),
                 TEST(a_full_disk_stops_writes_alone_and_ends_by_itself),
                 TEST(threads_commit_while_the_background_works),
+                TEST(a_log_that_is_much_too_long_is_waited_for),
                 TEST(another_programs_log_is_read_into_the_file),
                 TEST(a_folder_that_is_gone_is_not_made_anew),
         };
