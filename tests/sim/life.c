@@ -311,9 +311,12 @@ static void open_store(World *world)
                 world->archives = !world->archives;
         options.archive = world->archives ? ARCHIVE : NULL;
         for (unsigned i = 0; i < OPEN_ATTEMPTS && !world->failed; i++) {
+                bool fails = faults && rng_chance(&world->rng, 300);
                 int r;
 
-                set_faults(world, faults && rng_chance(&world->rng, 300));
+                set_faults(world, fails);
+                /* A disk that fails in a recovery leaves a gap; in a life it is tried again. */
+                world->forgets |= fails;
                 if (rng_chance(&world->rng, world->killed ? 700 : 400))
                         arm(world);
                 r = store_open(&options, &world->store);
@@ -462,8 +465,7 @@ static void set_up(World *world)
         world->archives = rng_chance(rng, 700);
         world->prunes = world->archives && rng_chance(rng, 250);
         world->archive_max = world->prunes ? 65536u << rng_below(rng, 5) : UINT64_C(1) << 40;
-        /* A disk that fails in a recovery leaves a gap. */
-        world->forgets = !world->archives || world->prunes || is_faulty_seed(world);
+        world->forgets = !world->archives || world->prunes;
         for (unsigned i = 0; i < world->n_objects; i++)
                 object_init(&world->objects[i], world, i);
         make_folders(world);
