@@ -13,6 +13,8 @@
 #define STEP_BYTES (2u << 20)
 #define STEP_OBJECTS 64u
 #define OUT_ROOM (512u << 10)
+/* Journal writes are not to queue behind all of a file. */
+#define SYNC_BYTES (4u << 20)
 #define NO_PIECE SIZE_MAX
 
 /* Records of one object, one behind the other in the segment. */
@@ -75,6 +77,7 @@ struct ArchiveWriter {
         size_t chunks_room;
         unsigned char *raw, *packed, *out;
         size_t raw_len, out_len;
+        uint64_t synced; /* up to this offset */
         ZSTD_CCtx *zstd;
 };
 
