@@ -4,8 +4,10 @@
 import json
 import os
 import pty
+import re
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import tempfile
@@ -565,6 +567,72 @@ class Guest(ObjectsCase):
         self.assertIn(answers["later"].status, (500, 503))
         self.assertEqual(answers["doze"].status, 503)
         self.assertEqual(self.show("others"), "1 1 1")
+
+
+class Interface(ObjectsCase):
+    """io.durabled.Objects as other programs call it."""
+
+    def call(self, method, **parameters):
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(self.daemon.socket)
+            message = {"method": method, "parameters": parameters}
+            connection.sendall(json.dumps(message).encode() + b"\0")
+            received, fds = b"", []
+            while not received.endswith(b"\0"):
+                data, more, _, _ = socket.recv_fds(connection, 65536, 4)
+                self.assertTrue(data)
+                received += data
+                fds += more
+        return json.loads(received[:-1]), fds
+
+    def test_its_text_names_what_it_answers(self):
+        answer, _ = self.call("org.varlink.service.GetInterfaceDescription",
+                              interface="io.durabled.Objects")
+        text = answer["parameters"]["description"]
+        methods = re.findall(r"^method (\w+)\(", text, re.M)
+        self.assertEqual(methods, ["Address", "Bookmark", "Export", "Restore", "Snapshot"])
+        errors = re.findall(r"^error (\w+) \(", text, re.M)
+        for method in methods:
+            answer, _ = self.call(f"io.durabled.Objects.{method}")
+            self.assertEqual(answer["error"], "org.varlink.service.InvalidParameter", method)
+        for error, method, parameters in (
+            ("NoSuchApp", "Bookmark", {"app": "shop", "name": "a"}),
+            ("NoSuchClass", "Export", {"class": "Shop", "name": "a"}),
+            ("InvalidId", "Bookmark", {"id": "1"}),
+            ("NoSuchObject", "Export", {"class": "Thing", "name": "nobody"}),
+            ("InvalidBookmark", "Restore", {"class": "Thing", "name": "a", "bookmark": "b"}),
+        ):
+            answer, fds = self.call(f"io.durabled.Objects.{method}", **parameters)
+            self.assertEqual(answer["error"], f"io.durabled.Objects.{error}")
+            self.assertIn(error, errors)
+            self.assertEqual(fds, [])
+        for wrong in ({"name": "a", "id": "b"}, {"name": 7}, {"name": "a", "time_ns": "soon"}):
+            answer, _ = self.call("io.durabled.Objects.Bookmark", **wrong)
+            self.assertEqual(answer["error"], "org.varlink.service.InvalidParameter")
+
+    def test_an_export_brings_a_descriptor_of_a_file_without_a_name(self):
+        self.add("passed", 2)
+        answer, fds = self.call("io.durabled.Objects.Export", name="passed")
+        self.assertEqual((answer["parameters"]["fd"], len(fds)), (0, 1))
+        with os.fdopen(fds[0], "rb") as file:
+            status = os.fstat(file.fileno())
+            self.assertEqual(status.st_nlink, 0)
+            self.assertEqual(status.st_size, answer["parameters"]["size"])
+            self.assertEqual(file.read(15), b"SQLite format 3")
+            self.assertRaises(OSError, os.write, file.fileno(), b"x")
+
+    def test_a_caller_that_leaves_harms_nobody(self):
+        self.add("left", 2)
+        for _ in range(20):
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(self.daemon.socket)
+                connection.sendall(
+                    b'{"method":"io.durabled.Objects.Export","parameters":{"name":"left"}}\0')
+        self.assertEqual(len(self.objects("bookmark", "left")), 59)
+        for worker in self.daemon.all_workers():
+            links = [os.readlink(entry.path) for entry in os.scandir(f"/proc/{worker['pid']}/fd")
+                     if os.path.lexists(entry.path)]
+            self.assertEqual([link for link in links if "operator-" in link], [])
 
 
 class Django(unittest.TestCase):
