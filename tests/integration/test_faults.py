@@ -133,7 +133,7 @@ from counter.models import Mark
 
 def fill(request, tenant, number):
     first = (number + 1) * 10000
-    Mark.objects.bulk_create([Mark(tenant="x" * 64, number=first + n) for n in range(5000)])
+    Mark.objects.bulk_create([Mark(tenant="x" * 50000, number=first + n) for n in range(10)])
     return HttpResponse(str(number))
 
 def caught(request, tenant, number):
@@ -166,7 +166,7 @@ REFUSE_SECONDS = 30 if os.environ.get("DURABLED_LONG") else 8
 class Image:
     """An ext4 file system in a file, mounted. It can be filled, broken and set read-only."""
 
-    def __init__(self, path=None, size=208 * MEBI):
+    def __init__(self, path=None, size=288 * MEBI):
         self.folder = tempfile.mkdtemp(prefix="durabled-image-", dir="/tmp")
         self.file = os.path.join(self.folder, "image")
         self.path = path or os.path.join(self.folder, "mounted")
@@ -575,8 +575,7 @@ class FullDisk(FaultCase):
             self.assertEqual(client.get("/t/one/caught/900/").text, "caught")
             self.assertEqual(client.get("/t/one/bug/").status, 500)
             self.assertEqual(client.get("/wsgi/one/bug").text, "The framework is sorry.")
-            self.assertEqual(client.get("/raw/new/add/k0/500000").status, 507)
-            self.assertEqual(client.get("/t/new/").status, 507)
+            self.write_until_refused(client, "raw", "new")
             self.check_kept(client)
             html = client.get("/t/one/fill/901/", headers={"Accept": "text/html"})
             self.assertIn("<h1>Insufficient Storage</h1>", html.text)
@@ -586,7 +585,6 @@ class FullDisk(FaultCase):
             for kind in self.KINDS:
                 for number in range(2001, 2004):
                     self.assertEqual(self.write(client, kind, "one", number).status, 200)
-            self.assertEqual(client.get("/t/new/").status, 200)
             self.check_kept(client)
             self.assertEqual(daemon.stop(), 0)
             daemon.start()
