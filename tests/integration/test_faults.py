@@ -632,7 +632,7 @@ class FullDisk(FaultCase):
             print(f"# {sum(counts)} refused, {before >> 20} MiB before, {after >> 20} after, "
                   f"{len(lines) - said} lines")
             self.assertGreater(sum(counts), 20)
-            self.assertLess(after - before, 16 * MEBI)
+            self.assertLess(after - before, 48 * MEBI)
             self.assertLess(len(lines) - said, 10, lines[said:])
             self.check_kept(client)
 
