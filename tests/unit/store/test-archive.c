@@ -230,8 +230,8 @@ static int transact(sqlite3 *db)
                 "UPDATE t SET n = n + 1 WHERE id % 7 = 3",
                 "UPDATE t SET body = randomblob(length(body)) WHERE id % 5 = 1",
                 "DELETE FROM t WHERE id % 3 = 0 AND id > 20",
-                "WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < 12)"
-                " INSERT INTO t SELECT NULL, i, randomblob(2500) FROM c",
+                ("WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < 12)"
+                 " INSERT INTO t SELECT NULL, i, randomblob(2500) FROM c"),
                 "DELETE FROM t WHERE id % 40 > 20; VACUUM",
         };
 

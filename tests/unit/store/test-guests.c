@@ -108,8 +108,8 @@ static const char *const contents[] = {
         "SELECT rowid FROM f WHERE f MATCH 'word7 OR word3' ORDER BY rowid",
         "SELECT * FROM r ORDER BY id",
         "SELECT id FROM r WHERE x0 > 20 AND x1 < 60 ORDER BY id",
-        "SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_stat%' ORDER BY "
-        "name",
+        ("SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_stat%'"
+         " ORDER BY name"),
         "PRAGMA user_version",
 };
 
