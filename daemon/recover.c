@@ -320,6 +320,7 @@ static int decide(const Place *place, SalvageMode mode, const CheckJournal *jour
                 .log = on_line,
         };
         SalvageResult result = {};
+        uint64_t lost;
         int r = names && ahead ? store_salvage(&options, &result) : -ENOMEM;
 
         if (r)
@@ -329,9 +330,8 @@ static int decide(const Place *place, SalvageMode mode, const CheckJournal *jour
                 place->name, (unsigned long long)result.commits, plural(result.commits),
                 (unsigned long long)result.objects, plural(result.objects), result.n_files,
                 plural(result.n_files), result.folder);
-        printf("    not redone: %llu commit%s\n",
-                (unsigned long long)(journal->lost_commits + (is_cut ? 0 : journal->commits)),
-                plural(journal->lost_commits + (is_cut ? 0 : journal->commits)));
+        lost = journal->lost_commits + (is_cut ? 0 : journal->commits);
+        printf("    not redone: %llu commit%s\n", (unsigned long long)lost, plural(lost));
         print_objects(journal);
         free(result.folder);
         check_after(place, journal, !is_cut);

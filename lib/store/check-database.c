@@ -185,7 +185,7 @@ static int check_name(Subject *subject, Slice name)
 
 static int check_metadata(Subject *subject)
 {
-        char name[2048];
+        char name[2048] = "";
         size_t len;
         bool has;
         int r;
