@@ -162,7 +162,8 @@ static int keep_written(Store *store, const ArchiveWriter *writer, uint64_t star
 
 /* Recovery */
 
-/* The file of these records is there, and whole: one with its name was synced before. */
+/* The file of these records is there, and whole: one with its name was synced before, though not
+ * the name, if who gave it was killed then. */
 static bool is_archived(Store *store, const ArchiveSource *source, uint64_t first_lsn)
 {
         _cleanup_(free_p) char *path = archive_path(store->archive_path, first_lsn);
@@ -224,9 +225,14 @@ static int archive_segment(Found *found, size_t first, size_t last)
         }
         if (source.last_lsn >= source.limit_lsn)
                 source.last_lsn = source.limit_lsn - 1;
-        if (!first_lsn || first_lsn >= source.limit_lsn || is_archived(store, &source, first_lsn))
+        if (!first_lsn || first_lsn >= source.limit_lsn)
                 return 0;
-        r = archive_source(store, &source);
+        if (!is_archived(store, &source, first_lsn))
+                r = archive_source(store, &source);
+        else
+                r = SABOTAGED(SABOTAGE_ARCHIVE_NAME)
+                            ? 0
+                            : disk_sync_folder(store->disk, store->archive_path);
         if (is_full(r))
                 store_log(store, LOG_ERR,
                         "segment %llu of the journal cannot be archived: %s; objects cannot be "

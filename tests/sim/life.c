@@ -252,7 +252,11 @@ static void arm(World *world)
 {
         Rng *rng = &world->rng;
 
-        if (rng_chance(rng, 500))
+        /* Files of the archive, and the epoch, get their names late. */
+        if (rng_chance(rng, 200))
+                sim_disk_arm_at(world->disk, SIM_EVENT_RENAME, 1 + (unsigned)rng_below(rng, 4),
+                        1 + rng_below(rng, 2));
+        else if (rng_chance(rng, 500))
                 sim_disk_arm(world->disk, 1 + rng_below(rng, 1u << rng_below(rng, 10)));
         else
                 arm_soon_after(world);
