@@ -111,6 +111,79 @@ static int remove_new(Store *store)
         return r;
 }
 
+/* When a file is too old; false when it cannot be read. */
+static bool read_due(Store *store, const char *folder, uint64_t first_lsn, uint64_t *ret)
+{
+        _cleanup_(free_p) char *path = archive_path(folder, first_lsn);
+        _cleanup_(archive_close_p) ArchiveFile *file = NULL;
+        ArchiveDamage damage;
+
+        if (!path || archive_open(store->disk, path, &damage, &file))
+                return false;
+        *ret = archive_get_header(file)->last_time +
+               store->options.archive_days * UINT64_C(86400) * 1000000000;
+        return true;
+}
+
+static void prune_folder(Store *store, const char *folder)
+{
+        _cleanup_(free_p) uint64_t *lsns = NULL;
+        uint64_t now = disk_clock_realtime(store->disk), due;
+        size_t n = 0;
+
+        if (archive_list(store->disk, folder, &lsns, &n))
+                return;
+        for (size_t i = 0; i < n; i++) {
+                _cleanup_(free_p) char *path = NULL;
+
+                if (!read_due(store, folder, lsns[i], &due) || due > now)
+                        return;
+                path = archive_path(folder, lsns[i]);
+                if (!path || disk_unlink(store->disk, path))
+                        return;
+        }
+}
+
+typedef struct Siblings {
+        const char *own;
+        char *names[128];
+        size_t n;
+} Siblings;
+
+static int see_sibling(const char *name, void *data)
+{
+        Siblings *siblings = data;
+
+        if (strcmp(name, siblings->own) == 0 || siblings->n == ELEMENTSOF(siblings->names))
+                return 0;
+        siblings->names[siblings->n] = strdup(name);
+        siblings->n += siblings->names[siblings->n] != NULL;
+        return 0;
+}
+
+/* A slot that no worker has any more leaves its archive: what is too old there goes at the start of
+ * the others. Errors are of no account, the next start comes by again. */
+static void prune_siblings(Store *store)
+{
+        const char *slash = strrchr(store->archive_path, '/');
+        _cleanup_(free_p) char *parent = NULL;
+        Siblings siblings = {};
+
+        if (!slash || slash == store->archive_path)
+                return;
+        siblings.own = slash + 1;
+        parent = slice_dup(slice_of(store->archive_path, (size_t)(slash - store->archive_path)));
+        if (parent)
+                disk_list(store->disk, parent, see_sibling, &siblings);
+        for (size_t i = 0; i < siblings.n; i++) {
+                _cleanup_(free_p) char *name = siblings.names[i];
+                _cleanup_(free_p) char *folder = path_join(parent, name);
+
+                if (folder)
+                        prune_folder(store, folder);
+        }
+}
+
 int archive_open_folder(Store *store)
 {
         _cleanup_(free_p) uint64_t *lsns = NULL;
@@ -133,9 +206,11 @@ int archive_open_folder(Store *store)
                 r = path ? disk_stat_size(store->disk, path, &size) : -ENOMEM;
                 r = r ?: keep(archive, lsns[i], size);
         }
-        if (!r)
-                count_kept(store);
-        return r;
+        if (r)
+                return r;
+        count_kept(store);
+        prune_siblings(store);
+        return 0;
 }
 
 static void count_archived(Store *store, uint64_t started)
@@ -405,17 +480,11 @@ static int step_segment(Store *store)
 static uint64_t find_due(Store *store)
 {
         const Archive *archive = store->archive;
+        uint64_t due;
 
-        for (size_t i = 0; i < archive->n_kept; i++) {
-                _cleanup_(free_p) char *path =
-                        archive_path(store->archive_path, archive->kept[i].first_lsn);
-                _cleanup_(archive_close_p) ArchiveFile *file = NULL;
-                ArchiveDamage damage;
-
-                if (path && !archive_open(store->disk, path, &damage, &file))
-                        return archive_get_header(file)->last_time +
-                               store->options.archive_days * UINT64_C(86400) * 1000000000;
-        }
+        for (size_t i = 0; i < archive->n_kept; i++)
+                if (read_due(store, store->archive_path, archive->kept[i].first_lsn, &due))
+                        return due;
         return UINT64_MAX;
 }
 

@@ -464,6 +464,23 @@ static void files_go_when_they_are_too_old(void **state)
         assert_int_equal(count_files(), 0);
 }
 
+static void what_a_slot_left_goes_when_it_is_too_old(void **state)
+{
+        uint64_t day = UINT64_C(86400) * 1000000000;
+
+        make_files(3, day);
+        world_stop(&world);
+        world.options.archive = "/state/archive/shop/1";
+        world.options.journal = "/state/journal/shop-1";
+        world.options.archive_days = 40;
+        world_start(&world);
+        assert_int_equal(count_files(), 3);
+        world_stop(&world);
+        memory_disk_advance(world.memory, 38 * day);
+        world_start(&world);
+        assert_int_equal(count_files(), 1);
+}
+
 static void files_go_when_they_are_too_many(void **state)
 {
         StoreStats stats;
@@ -607,6 +624,7 @@ int main(void)
                 TEST(recovery_on_a_full_disk_goes_on_with_a_gap),
                 TEST(a_life_without_an_archive_is_a_gap),
                 TEST(files_go_when_they_are_too_old),
+                TEST(what_a_slot_left_goes_when_it_is_too_old),
                 TEST(files_go_when_they_are_too_many),
                 TEST(a_torn_file_is_refused_where_it_is_torn),
                 TEST(an_object_is_found_among_many),
