@@ -50,11 +50,11 @@ static const char *const setup[] = {
         "CREATE TABLE IF NOT EXISTS a(id INTEGER PRIMARY KEY, n INT, b BLOB)",
         "CREATE INDEX IF NOT EXISTS an ON a(n)",
         "CREATE TABLE IF NOT EXISTS w(k TEXT PRIMARY KEY, v) WITHOUT ROWID",
-        "CREATE TABLE IF NOT EXISTS c(id INTEGER PRIMARY KEY AUTOINCREMENT, "
-        "a REFERENCES a(id) ON DELETE CASCADE, g AS (a * 2) STORED)",
+        ("CREATE TABLE IF NOT EXISTS c(id INTEGER PRIMARY KEY AUTOINCREMENT, "
+         "a REFERENCES a(id) ON DELETE CASCADE, g AS (a * 2) STORED)"),
         "CREATE TABLE IF NOT EXISTS seen(n INT)",
-        "CREATE TRIGGER IF NOT EXISTS t AFTER DELETE ON a BEGIN INSERT INTO seen VALUES(old.n); "
-        "END",
+        ("CREATE TRIGGER IF NOT EXISTS t AFTER DELETE ON a BEGIN INSERT INTO seen VALUES(old.n); "
+         "END"),
         "CREATE VIRTUAL TABLE IF NOT EXISTS f USING fts5(body)",
         "CREATE VIRTUAL TABLE IF NOT EXISTS r USING rtree(id, x0, x1, y0, y1)",
 };
@@ -155,9 +155,9 @@ static void assert_same(Pair *pair)
 
 /* %u: a small number by chance; # at the beginning: seldom. */
 static const char *const statements[] = {
-        "WITH RECURSIVE v(x) AS (SELECT %u UNION ALL SELECT x + 1 FROM v WHERE x < 90) "
-        "INSERT OR REPLACE INTO a SELECT x * 37 %% 400, x %% 13, "
-        "CAST(printf('%%.*c', %u * 41 %% 7000, char(65 + x %% 26)) AS BLOB) FROM v",
+        ("WITH RECURSIVE v(x) AS (SELECT %u UNION ALL SELECT x + 1 FROM v WHERE x < 90) "
+         "INSERT OR REPLACE INTO a SELECT x * 37 %% 400, x %% 13, "
+         "CAST(printf('%%.*c', %u * 41 %% 7000, char(65 + x %% 26)) AS BLOB) FROM v"),
         "UPDATE a SET n = n + 1, b = b || x'00' WHERE id %% 7 = %u",
         "UPDATE a SET b = substr(b, %u) WHERE id %% 5 = 3",
         "DELETE FROM a WHERE id %% 11 = %u %% 11",
