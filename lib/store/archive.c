@@ -305,9 +305,7 @@ static int archive_segment(Found *found, size_t first, size_t last)
         if (!is_archived(store, &source, first_lsn))
                 r = archive_source(store, &source);
         else
-                r = SABOTAGED(SABOTAGE_ARCHIVE_NAME)
-                            ? 0
-                            : disk_sync_folder(store->disk, store->archive_path);
+                r = disk_sync_folder(store->disk, store->archive_path);
         if (is_full(r))
                 store_log(store, LOG_ERR,
                         "segment %llu of the journal cannot be archived: %s; objects cannot be "

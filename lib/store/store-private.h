@@ -50,7 +50,6 @@ enum {
         SABOTAGE_ARCHIVE = 4096,       /* 8: segments go without a file in the archive */
         SABOTAGE_UNDO = 8192,          /* what was before a page is left out */
         SABOTAGE_ARCHIVE_SYNC = 16384, /* 8: what is in the archive is not synced */
-        SABOTAGE_ARCHIVE_NAME = 32768, /* 8: nor is a name that a killed process gave */
 };
 
 #define NO_SEGMENT UINT64_MAX
