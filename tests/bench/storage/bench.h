@@ -56,7 +56,7 @@ typedef struct Engine {
         Ring *ring;
         DiskRing *disk;
         Store *store;
-        char *objects, *journal;
+        char *objects, *journal, *archive;
         RingPost flush, stop;
         atomic_bool posted;
         bool due, threaded, has_background;

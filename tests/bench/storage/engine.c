@@ -64,11 +64,14 @@ void engine_open(Engine *engine, const char *folder, const StoreOptions *options
 {
         *engine = (Engine){ .threaded = threaded, .loop = pthread_self() };
         if (asprintf(&engine->objects, "%s/objects", folder) < 0 ||
-                asprintf(&engine->journal, "%s/journal", folder) < 0)
+                asprintf(&engine->journal, "%s/journal", folder) < 0 ||
+                asprintf(&engine->archive, "%s/archive", folder) < 0)
                 die("out of memory");
         engine->options = *options;
         engine->options.objects = engine->objects;
         engine->options.journal = engine->journal;
+        if (!getenv("BENCH_NO_ARCHIVE"))
+                engine->options.archive = engine->archive;
         engine->options.wake = wake;
         engine->options.failed = failed;
         engine->options.log = log_line;
@@ -104,6 +107,7 @@ void engine_close(Engine *engine)
         ring_free(engine->ring);
         free(engine->objects);
         free(engine->journal);
+        free(engine->archive);
 }
 
 void engine_turn(Engine *engine, uint64_t timeout_ns)
