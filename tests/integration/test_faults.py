@@ -184,8 +184,24 @@ class Image:
                        capture_output=True)
         self.mounted = True
 
-    def mount_again(self):
-        """As after a restart of the machine; waits for who has files open on it to be gone."""
+    def mount_again(self, daemon):
+        """As after a restart of the machine. No worker may start in between: it would find an empty
+        folder where its journal is to be, and begin a new one."""
+        supervisor = daemon.process.pid
+        os.kill(supervisor, signal.SIGSTOP)
+        try:
+            with open(f"/proc/{supervisor}/task/{supervisor}/children", encoding="ascii") as file:
+                workers = file.read().split()
+            end = time.monotonic() + 20
+            while not all(has_ended(pid) for pid in workers):
+                if time.monotonic() > end:
+                    raise AssertionError("a worker does not end on a broken disk")
+                time.sleep(0.05)
+            self.mount_anew()
+        finally:
+            os.kill(supervisor, signal.SIGCONT)
+
+    def mount_anew(self):
         end = time.monotonic() + 10
         while subprocess.run(["umount", self.path], capture_output=True).returncode:
             if time.monotonic() > end:
@@ -232,6 +248,14 @@ class Image:
         if self.mounted:
             subprocess.run(["umount", "-l", self.path], capture_output=True)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def has_ended(pid):
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+            return file.read().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
 
 
 def resident(pid):
@@ -329,7 +353,7 @@ class BrokenDisk(FaultCase):
             self.assertIn("journal cannot be written", answers[-1].text)
             daemon.wait_output("the store has failed, the worker ends and its successor replays")
             daemon.wait_output(says)
-            image.mount_again()
+            image.mount_again(daemon)
             daemon.wait_ready()
             client = daemon.client()
             found = client.get("/raw/one/list").json()
@@ -357,7 +381,7 @@ class BrokenDisk(FaultCase):
             self.assertEqual(client.get("/raw/two/add/k/10").status, 500)
             os.kill(daemon.all_workers()[0]["pid"], signal.SIGKILL)
             daemon.wait_output("journal/faults/0': Input/output error")
-            image.mount_again()
+            image.mount_again(daemon)
             daemon.wait_ready()
             client = daemon.client()
             self.assertEqual(client.get("/raw/one/list").json(), sorted(kept))
@@ -507,7 +531,7 @@ class Folders(FaultCase):
             self.assertEqual(answer.status, 503, answer.text)
             daemon.wait_output("a write of the journal failed: Read-only file system")
             daemon.wait_output(f"cannot open the journal '{data}/journal/faults/0': Read-only")
-            image.mount_again()
+            image.mount_again(daemon)
             daemon.wait_ready()
             self.assertIn(daemon.get("/raw/one/list").json(), (["k"], ["k", "l"]))
             self.assertEqual(daemon.get("/raw/one/add/m/10").status, 200)
