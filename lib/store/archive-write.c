@@ -471,7 +471,7 @@ static int step_list(ArchiveWriter *writer)
         uint64_t from = writer->offset;
 
         while (writer->offset - from < STEP_BYTES) {
-                BatchHeader head;
+                BatchHeader head = {};
                 int r = read_batch(writer, &head);
 
                 if (r < 0)

@@ -76,6 +76,7 @@ static int keep(Archive *archive, uint64_t first_lsn, uint64_t size)
                 archive->kept = kept;
                 archive->room = room;
         }
+        dd_assert(archive->kept);
         archive->kept[archive->n_kept++] = (Kept){ first_lsn, size };
         archive->bytes += size;
         return 0;

@@ -510,6 +510,7 @@ static int apply_spill(Redo *redo, RedoFile *file, const Record *record)
 
         if (!entry)
                 r = -ENOMEM;
+        dd_assert(r || spill);
         for (uint32_t i = 0; !r && i < record->n_pages; i++) {
                 Page page = { .kind = PAGE_RAW };
 
