@@ -539,17 +539,6 @@ static int step_closed(Store *store)
         return r == -ENOMEM ? 0 : r ?: 1;
 }
 
-/* Nothing can be done for those who wait for room. */
-static void note_stuck(Store *store)
-{
-        store_lock(store);
-        if (store->n_room_waiters && !store->journal.in_flight && !store->journal.mark_wanted) {
-                store->stuck = true;
-                pthread_cond_broadcast(&store->changed);
-        }
-        store_unlock(store);
-}
-
 int store_background_step(Store *store)
 {
         static int (*const steps[])(Store *) = {
@@ -561,7 +550,11 @@ int store_background_step(Store *store)
                 step_spill,
         };
         int r = atomic_load(&store->failure);
+        uint64_t work_calls;
 
+        store_lock(store);
+        work_calls = store->work_calls;
+        store_unlock(store);
         /* An archive file takes many steps: neither it nor the rest waits for the other's end. */
         store->archive_turn = !store->archive_turn;
         if (!r && store->archive_turn)
@@ -573,7 +566,7 @@ int store_background_step(Store *store)
         if (r)
                 return r;
         archive_note_idle(store);
-        note_stuck(store);
+        journal_note_stuck(store, work_calls);
         return 0;
 }
 

@@ -310,14 +310,32 @@ bool journal_has_room(Store *store)
         return has_room;
 }
 
+static bool is_busy(const Journal *journal)
+{
+        return journal->in_flight || has_work(journal);
+}
+
 bool journal_is_idle(Store *store)
 {
         bool idle;
 
         store_lock(store);
-        idle = !store->journal.in_flight && !has_work(&store->journal);
+        idle = !is_busy(&store->journal);
         store_unlock(store);
         return idle;
+}
+
+void journal_note_stuck(Store *store, uint64_t work_calls)
+{
+        Journal *journal = &store->journal;
+
+        store_lock(store);
+        if (store->n_room_waiters && store->work_calls == work_calls && !is_busy(journal) &&
+                !count_segments(journal, SEGMENT_FREE)) {
+                store->stuck = true;
+                pthread_cond_broadcast(&store->changed);
+        }
+        store_unlock(store);
 }
 
 /* The batch to write next, or NULL. */
@@ -420,6 +438,7 @@ static bool free_segments(Store *store, uint64_t low)
                         continue;
                 segment->state = SEGMENT_FREE;
                 store->stats.retired_segments++;
+                store->stuck = false;
                 freed = true;
         }
         return freed;
@@ -446,7 +465,8 @@ static void on_written(DiskWrite *write, int result)
                 result = 0;
         store_lock(store);
         journal->in_flight = NULL;
-        work = store->work_waits;
+        /* Who waits for room: what is flushed now may go to its file. */
+        work = store->work_waits || store->n_room_waiters;
         if (!result) {
                 store->work_waits = false;
                 count_flush(store, batch);
@@ -535,6 +555,7 @@ static int create_segment(Store *store, unsigned slot)
         store_lock(store);
         store->journal.segments[slot].file = TAKE_PTR(file);
         store->journal.segments[slot].state = SEGMENT_FREE;
+        store->stuck = false;
         pthread_cond_broadcast(&store->changed);
         store_unlock(store);
         return 0;

@@ -279,6 +279,9 @@ void journal_wake(Store *store);
 /* Waits until there may be room after -EAGAIN or -ENOSPC; -ENOSPC when waiting is of no use or the
  * thread is the loop's. No lock may be held. */
 int journal_wait_room(Store *store, int why);
+/* Background, after a round without anything to do: those who wait for room wait in vain when there
+ * is none, nothing is on its way to the disk and no work was called for since work_calls. */
+void journal_note_stuck(Store *store, uint64_t work_calls);
 /* Starts the next write when there is one. Loop thread. */
 void journal_fill(Store *store);
 bool journal_has_room(Store *store);
