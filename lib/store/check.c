@@ -246,6 +246,10 @@ typedef struct Walk {
 
 static int stray_file(Walk *walk, const char *path, const char *name)
 {
+        /* recover.c's mark that a journal was begun. */
+        if (walk->folder == walk->pool->check->objects &&
+                slice_has_prefix(slice_from(name), SLICE(".journal-")))
+                return 0;
         check_tell(walk->pool->check, CHECK_ODD, "stray-file", path, CHECK_NOWHERE,
                 "no file belongs here: objects are <namespace>/<2 digits>/<id>.sqlite");
         return 0;

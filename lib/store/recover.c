@@ -268,6 +268,46 @@ static int read_epoch(Found *found)
         return r;
 }
 
+/*
+ * The mark that a journal was begun: an empty file in the objects folder, named by the last two
+ * parts of the journal's path (app and slot). By it a folder whose file system is not mounted is
+ * told from a new one: without, commits that are in the one or the other would be missing without a
+ * word.
+ */
+static char *mark_path(const Store *store)
+{
+        const char *journal = store->journal_path, *slot = strrchr(journal, '/'), *app = slot;
+        char *path;
+
+        while (app && app > journal && app[-1] != '/')
+                app--;
+        if (asprintf(&path, "%s/.journal-%.*s-%s", store->objects_path, (int)(slot - app), app,
+                    slot ? slot + 1 : journal) < 0)
+                return NULL;
+        return path;
+}
+
+static int leave_mark(Store *store)
+{
+        _cleanup_(free_p) char *path = mark_path(store);
+        _cleanup_(disk_close_p) DiskFile *file = NULL;
+        int r = path ? disk_open(store->disk, path, DISK_CREATE, &file) : -ENOMEM;
+
+        return r ?: disk_sync_folder(store->disk, store->objects_path);
+}
+
+/* Its path, for a report; -ENOENT when there is none. */
+static int find_mark(Store *store, char **ret)
+{
+        _cleanup_(free_p) char *path = mark_path(store);
+        uint64_t size;
+        int r = path ? disk_stat_size(store->disk, path, &size) : -ENOMEM;
+
+        if (!r)
+                *ret = TAKE_PTR(path);
+        return r;
+}
+
 int found_switch_epoch(Found *found, EpochFile *ret)
 {
         Store *store = found->store;
@@ -293,12 +333,16 @@ int found_switch_epoch(Found *found, EpochFile *ret)
         while (epoch.epoch == found->epoch.epoch || epoch.epoch == 0)
                 disk_random(store->disk, &epoch.epoch, sizeof epoch.epoch);
         epoch_encode(&epoch, bytes);
-        r = disk_open(store->disk, new_path, DISK_CREATE, &file);
+        /* Without an epoch file it would say that one has been taken away. */
+        r = found->has_epoch ? leave_mark(store) : 0;
+        r = r ?: disk_open(store->disk, new_path, DISK_CREATE, &file);
         r = r ?: disk_truncate(file, 0);
         r = r ?: disk_write(file, bytes, sizeof bytes, 0, 0);
         r = r ?: disk_sync(file);
         r = r ?: disk_rename(store->disk, new_path, path);
         r = r ?: disk_sync_folder(store->disk, store->journal_path);
+        if (!r && !found->has_epoch)
+                r = leave_mark(store);
         if (!r)
                 *ret = epoch;
         return r;
@@ -349,11 +393,13 @@ static int remove_leftovers(Store *store)
 /* Without an epoch file there was never a batch; else it has been taken away. */
 static int check_fresh(Found *found)
 {
+        _cleanup_(free_p) char *mark = NULL;
+        int r;
+
         for (unsigned i = 0; i < ELEMENTSOF(found->segments); i++) {
                 unsigned char head[BATCH_HEADER_SIZE];
                 BatchHeader header;
                 size_t got;
-                int r;
 
                 if (!found->segments[i])
                         continue;
@@ -365,7 +411,26 @@ static int check_fresh(Found *found)
                 return found_damage(found, FOUND_NO_SLOT, 0,
                         "its epoch file is missing, but segment-%02u holds batches", i);
         }
-        return 0;
+        r = find_mark(found->store, &mark);
+        if (r)
+                return r == -ENOENT ? 0 : r;
+        return found_damage(found, FOUND_NO_SLOT, 0,
+                "it is empty, but %s says that it was begun: is its file system mounted?", mark);
+}
+
+/* The mark comes before the first batch, and before the second epoch. */
+static int check_objects(Found *found)
+{
+        _cleanup_(free_p) char *mark = NULL;
+        int r = 0;
+
+        if (found->has_epoch && (found->epoch.generation > 1 || found->n_all))
+                r = find_mark(found->store, &mark);
+        if (r != -ENOENT)
+                return r;
+        return found_damage(found, FOUND_NO_SLOT, 0,
+                "it belongs to objects that are not in %s: is its file system mounted?",
+                found->store->objects_path);
 }
 
 static int scan_all(Found *found)
@@ -459,6 +524,7 @@ int store_recover(Store *store)
         EpochFile epoch;
         int r = found_open(&found);
 
+        r = r ?: check_objects(&found);
         r = r ?: found_secure_tail(&found);
         r = r ?: redo_run(&found);
         r = r ?: archive_found(&found);

@@ -184,30 +184,15 @@ class Image:
                        capture_output=True)
         self.mounted = True
 
-    def mount_again(self, daemon):
-        """As after a restart of the machine. No worker may start in between: it would find an empty
-        folder where its journal is to be, and begin a new one."""
-        supervisor = daemon.process.pid
-        os.kill(supervisor, signal.SIGSTOP)
-        try:
-            with open(f"/proc/{supervisor}/task/{supervisor}/children", encoding="ascii") as file:
-                workers = file.read().split()
-            end = time.monotonic() + 20
-            while not all(has_ended(pid) for pid in workers):
-                if time.monotonic() > end:
-                    raise AssertionError("a worker does not end on a broken disk")
-                time.sleep(0.05)
-            self.mount_anew()
-        finally:
-            os.kill(supervisor, signal.SIGCONT)
-
-    def mount_anew(self):
-        end = time.monotonic() + 10
+    def mount_again(self, daemon, says):
+        """Unmounted first: workers that start meanwhile are to refuse the folder below."""
+        end = time.monotonic() + 30
         while subprocess.run(["umount", self.path], capture_output=True).returncode:
             if time.monotonic() > end:
                 raise AssertionError(f"{self.path} stays in use")
             time.sleep(0.05)
         self.mounted = False
+        daemon.wait_output(says)
         self.mount()
 
     def remount(self, options):
@@ -248,14 +233,6 @@ class Image:
         if self.mounted:
             subprocess.run(["umount", "-l", self.path], capture_output=True)
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def has_ended(pid):
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
-            return file.read().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
 
 
 def resident(pid):
@@ -353,7 +330,7 @@ class BrokenDisk(FaultCase):
             self.assertIn("journal cannot be written", answers[-1].text)
             daemon.wait_output("the store has failed, the worker ends and its successor replays")
             daemon.wait_output(says)
-            image.mount_again(daemon)
+            image.mount_again(daemon, "/.journal-faults-0 says that it was begun")
             daemon.wait_ready()
             client = daemon.client()
             found = client.get("/raw/one/list").json()
@@ -364,7 +341,6 @@ class BrokenDisk(FaultCase):
 
     def test_a_journal_that_cannot_be_written_is_503_and_the_successor_replays(self):
         self.check_break_down("journal", "journal/faults/0': Input/output error")
-
 
     def test_objects_whose_files_cannot_be_written_live_on_in_the_journal(self):
         data = self.state()
@@ -381,7 +357,7 @@ class BrokenDisk(FaultCase):
             self.assertEqual(client.get("/raw/two/add/k/10").status, 500)
             os.kill(daemon.all_workers()[0]["pid"], signal.SIGKILL)
             daemon.wait_output("journal/faults/0': Input/output error")
-            image.mount_again(daemon)
+            image.mount_again(daemon, "it belongs to objects that are not in")
             daemon.wait_ready()
             client = daemon.client()
             self.assertEqual(client.get("/raw/one/list").json(), sorted(kept))
@@ -531,7 +507,7 @@ class Folders(FaultCase):
             self.assertEqual(answer.status, 503, answer.text)
             daemon.wait_output("a write of the journal failed: Read-only file system")
             daemon.wait_output(f"cannot open the journal '{data}/journal/faults/0': Read-only")
-            image.mount_again(daemon)
+            image.mount_again(daemon, "/.journal-faults-0 says that it was begun")
             daemon.wait_ready()
             self.assertIn(daemon.get("/raw/one/list").json(), (["k"], ["k", "l"]))
             self.assertEqual(daemon.get("/raw/one/add/m/10").status, 200)

@@ -294,6 +294,31 @@ static void a_missing_epoch_file_is_reported(void **state)
         assert_non_null(strstr(world.log, "epoch file is missing"));
 }
 
+static void a_journal_that_is_gone_is_not_taken_for_a_new_one(void **state)
+{
+        uint64_t ends[5];
+
+        write_journal(ends, 5);
+        assert_int_equal(disk_rename(world.disk, JOURNAL "/epoch", "/state/epoch"), 0);
+        assert_int_equal(disk_rename(world.disk, JOURNAL "/segment-00", "/state/segment"), 0);
+        assert_int_equal(world_try_start(&world), -EUCLEAN);
+        assert_non_null(strstr(world.log, "/.journal-journal-shop-0 says that it was begun"));
+        assert_int_equal(disk_rename(world.disk, "/state/epoch", JOURNAL "/epoch"), 0);
+        assert_int_equal(disk_rename(world.disk, "/state/segment", JOURNAL "/segment-00"), 0);
+        world_start(&world);
+        assert_int_equal(count_rows(), 5);
+}
+
+static void a_journal_is_not_redone_into_other_objects(void **state)
+{
+        uint64_t ends[5];
+
+        write_journal(ends, 5);
+        assert_int_equal(disk_unlink(world.disk, OBJECTS "/.journal-journal-shop-0"), 0);
+        assert_int_equal(world_try_start(&world), -EUCLEAN);
+        assert_non_null(strstr(world.log, "belongs to objects that are not in " OBJECTS));
+}
+
 static void a_missing_database_file_stops_the_replay(void **state)
 {
         uint64_t ends[5];
@@ -351,6 +376,10 @@ int main(void)
                 cmocka_unit_test_setup_teardown(a_damaged_first_batch_is_no_torn_tail, start, stop),
                 cmocka_unit_test_setup_teardown(a_damaged_epoch_file_is_reported, start, stop),
                 cmocka_unit_test_setup_teardown(a_missing_epoch_file_is_reported, start, stop),
+                cmocka_unit_test_setup_teardown(
+                        a_journal_that_is_gone_is_not_taken_for_a_new_one, start, stop),
+                cmocka_unit_test_setup_teardown(
+                        a_journal_is_not_redone_into_other_objects, start, stop),
                 cmocka_unit_test_setup_teardown(
                         a_missing_database_file_stops_the_replay, start, stop),
                 cmocka_unit_test_setup_teardown(lsns_grow_over_restarts, start, stop),
