@@ -31,6 +31,7 @@ typedef struct Inode {
 
 typedef struct Name {
         char *path;
+        uint64_t hash;
         Inode *now, *durable; /* NULL: not there; both for a folder: the one folder inode */
 } Name;
 
@@ -147,10 +148,22 @@ static void inode_settle(Inode *inode, MemoryDisk *toss)
         inode->tail = &inode->changes;
 }
 
+/* FNV-1a. */
+static uint64_t hash_path(const char *path)
+{
+        uint64_t hash = UINT64_C(14695981039346656037);
+
+        for (; *path; path++)
+                hash = (hash ^ (unsigned char)*path) * UINT64_C(1099511628211);
+        return hash;
+}
+
 static Name *find_name(MemoryDisk *memory, const char *path)
 {
+        uint64_t hash = hash_path(path);
+
         for (size_t i = 0; i < memory->n_names; i++)
-                if (strcmp(memory->names[i].path, path) == 0)
+                if (memory->names[i].hash == hash && strcmp(memory->names[i].path, path) == 0)
                         return &memory->names[i];
         return NULL;
 }
@@ -170,7 +183,7 @@ static Name *get_name(MemoryDisk *memory, const char *path)
                 return name;
         memory->names = must(realloc(memory->names, (memory->n_names + 1) * sizeof *memory->names));
         name = &memory->names[memory->n_names++];
-        *name = (Name){ .path = must(strdup(path)) };
+        *name = (Name){ .path = must(strdup(path)), .hash = hash_path(path) };
         return name;
 }
 
