@@ -49,7 +49,7 @@ static const Setting settings[] = {
         { "objects", "mailbox_max", "1024", AT(mailbox_max), setting_unsigned, 1, 1000000 },
         { "objects", "idle_timeout", "60s", AT(objects_idle_ns), setting_time, MS, 365 * DAY },
         { "storage", "archive_days", "30", AT(archive_days), setting_unsigned, 0, 36500 },
-        { "storage", "archive_max", "10G", AT(archive_max), setting_size, MIB, UINT64_C(1024) * 1024 * GIB },
+        { "storage", "archive_max", "10G", AT(archive_max), setting_size, MIB, KIB * KIB * GIB },
         { "python", "runners_max", "64", AT(runners_max), setting_unsigned, 1, 1024 },
         { "python", "baton_ms", "5", AT(baton_ms), setting_unsigned, 1, 10000 },
         { "app", "directory", NULL, APP(directory), setting_path, 0, 1024 },
