@@ -333,8 +333,11 @@ int found_switch_epoch(Found *found, EpochFile *ret)
         while (epoch.epoch == found->epoch.epoch || epoch.epoch == 0)
                 disk_random(store->disk, &epoch.epoch, sizeof epoch.epoch);
         epoch_encode(&epoch, bytes);
-        /* Without an epoch file it would say that one has been taken away. */
-        r = found->has_epoch ? leave_mark(store) : 0;
+        /* Without an epoch file it would say that one has been taken away: the name of the one that
+         * was found may be a killed process's and not durable yet. */
+        r = found->has_epoch ? disk_sync_folder(store->disk, store->journal_path) : 0;
+        if (!r && found->has_epoch)
+                r = leave_mark(store);
         r = r ?: disk_open(store->disk, new_path, DISK_CREATE, &file);
         r = r ?: disk_truncate(file, 0);
         r = r ?: disk_write(file, bytes, sizeof bytes, 0, 0);
