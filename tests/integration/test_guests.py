@@ -96,6 +96,8 @@ class Guests(unittest.TestCase):
         self.assertEqual(self.daemon.stop(), 0)
         for folder, _, names in os.walk(os.path.join(self.daemon.state, "objects")):
             for name in names:
+                if name == ".journal-guests-0":
+                    continue
                 self.assertTrue(name.endswith(".sqlite"), name)
                 with sqlite3.connect(os.path.join(folder, name)) as database:
                     found = database.execute("PRAGMA integrity_check").fetchall()

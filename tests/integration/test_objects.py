@@ -147,7 +147,7 @@ class ObjectsCase(unittest.TestCase):
     def files(self):
         found = []
         for folder, _, names in os.walk(os.path.join(self.daemon.state, "objects")):
-            found += [os.path.join(folder, name) for name in names]
+            found += [os.path.join(folder, name) for name in names if name.endswith(".sqlite")]
         return sorted(found)
 
 

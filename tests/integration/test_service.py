@@ -268,6 +268,7 @@ class Processes(ServiceCase):
                 os.path.join(folder, name)
                 for folder, _, names in os.walk(daemon.state + "/objects")
                 for name in names
+                if not name.startswith(".journal-")
             ]
             self.assertEqual([name[-7:] for name in found], [".sqlite"])
             with self.assertRaisesRegex(sqlite3.OperationalError, "locked"):
