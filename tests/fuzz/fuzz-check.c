@@ -52,6 +52,8 @@ static void put_epoch(Disk *disk)
 
         epoch_encode(&epoch, bytes);
         put_file(disk, "/j/epoch", bytes, sizeof bytes);
+        /* That the journal was begun: recover.c asks for it. */
+        put_file(disk, "/o/.journal--j", bytes, 0);
 }
 
 typedef struct Maker {
