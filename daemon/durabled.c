@@ -194,7 +194,8 @@ int main(int argc, char **argv)
         } else if (arguments.check) {
                 status = tell(supervisor_check(config, &error), &error);
                 if (status == EXIT_OK)
-                        printf("durabled: %s: all right\n", arguments.config);
+                        printf("durabled: %s: all right%s\n", arguments.config,
+                                config->n_apps ? "" : ", but no app is set up: see [app NAME]");
         } else {
                 status = serve(config);
         }

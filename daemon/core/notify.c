@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon/core/notify.h"
 
+#include "lib/base/file.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <systemd/sd-daemon.h>
@@ -61,6 +63,21 @@ int notify_status(const char *format, ...)
         return r;
 }
 
+/* systemd tells by the time which of several reloads a READY=1 ends. */
+int notify_reloading(const char *format, ...)
+{
+        char state[64];
+        va_list args;
+        int r;
+
+        snprintf(state, sizeof state, "RELOADING=1\nMONOTONIC_USEC=%llu",
+                (unsigned long long)(clock_monotonic_ns() / 1000));
+        va_start(args, format);
+        r = notify_state(state, format, args);
+        va_end(args);
+        return r;
+}
+
 int notify_stopping(const char *format, ...)
 {
         va_list args;
@@ -70,6 +87,15 @@ int notify_stopping(const char *format, ...)
         r = notify_state("STOPPING=1", format, args);
         va_end(args);
         return r;
+}
+
+int notify_extend(uint64_t ns)
+{
+        int r = notify_is_wanted()
+                        ? sd_notifyf(0, "EXTEND_TIMEOUT_USEC=%llu", (unsigned long long)(ns / 1000))
+                        : 0;
+
+        return r < 0 ? r : 0;
 }
 
 int notify_watchdog(void)

@@ -17,8 +17,12 @@ bool notify_is_wanted(void);
 /* Serving. status: one line for `systemctl status`, or NULL. */
 int notify_ready(const char *status, ...) _printf_(1, 2);
 int notify_status(const char *format, ...) _printf_(1, 2);
+/* Takes up new settings or code, until the next notify_ready(). */
+int notify_reloading(const char *format, ...) _printf_(1, 2);
 /* Ends; the status says why. */
 int notify_stopping(const char *format, ...) _printf_(1, 2);
+/* The start, reload or stop that goes on may take this much longer, from now. */
+int notify_extend(uint64_t ns);
 /* Alive. */
 int notify_watchdog(void);
 /* How often notify_watchdog() is due, half of the unit's limit; 0: never. */

@@ -190,10 +190,10 @@ static bool error_is_known(const Slot *slot)
         return false;
 }
 
-/* What names the fault: the worker has written the whole traceback already. */
-static Slice error_last_line(const Slot *slot)
+/* The last: the worker has written the whole traceback already. */
+Slice slot_error_line(const Slot *slot)
 {
-        Slice text = slice_from(slot->error ? slot->error : "it gave no reason");
+        Slice text = slice_from(slot->error ? slot->error : "");
         size_t at;
 
         while (text.len > 0 && (text.data[text.len - 1] == '\n' || text.data[text.len - 1] == ' '))
@@ -211,7 +211,8 @@ static void slot_tell_app_error(Slot *slot)
                 log_error("%s/%u: the app cannot be loaded: the same error", name, slot->index);
         else
                 log_error("%s/%u: the app cannot be loaded: %.*s", name, slot->index,
-                        SLICE_FMT(error_last_line(slot)));
+                        SLICE_FMT(
+                                slot->error ? slot_error_line(slot) : SLICE("it gave no reason")));
         slot->error_told = slot->error != NULL;
 }
 

@@ -165,5 +165,7 @@ void supervisor_reload(Supervisor *supervisor, ControlCall *call)
                 supervisor->reload_again = true;
         else if (!supervisor->stopping)
                 reload_begin(supervisor);
+        announce_step(supervisor);
         reload_step(supervisor);
+        announce_step(supervisor);
 }

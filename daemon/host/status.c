@@ -12,12 +12,14 @@ static json_t *status_steering(const Supervisor *supervisor)
                 [STEERING_ADDRESS] = "address",
                 [STEERING_OFF] = "off",
         };
-        SteerCounters counters;
+        const Steer *steer = supervisor->steer;
+        SteerCounters counters = { 0 };
 
-        steer_get_counters(supervisor->steer, &counters);
+        if (steer) /* else no app is set up */
+                steer_get_counters(steer, &counters);
         return json_pack("{s:s, s:b, s:s, s:I, s:I, s:I, s:I}", "mode",
-                modes[supervisor->config->steering], "active", steer_is_active(supervisor->steer),
-                "reason", steer_get_reason(supervisor->steer), "address",
+                modes[supervisor->config->steering], "active", steer && steer_is_active(steer),
+                "reason", steer ? steer_get_reason(steer) : "no app is set up", "address",
                 (json_int_t)counters.address, "fallback", (json_int_t)counters.fallback, "refused",
                 (json_int_t)counters.refused, "lost", (json_int_t)counters.lost);
 }
@@ -80,7 +82,7 @@ static json_t *status_listeners(const Supervisor *supervisor)
         const Listener *listener = supervisor->listener;
         json_t *listeners = json_array();
 
-        for (size_t i = 0; i < listener->n_groups; i++)
+        for (size_t i = 0; listener && i < listener->n_groups; i++)
                 (void)json_array_append_new(listeners,
                         json_pack("{s:s, s:s}", "address", listener->groups[i].name, "kind",
                                 listener->groups[i].kind == LISTENER_PUBLIC ? "public"
@@ -97,7 +99,8 @@ static json_t *status_new(const StatsQuery *query)
                 (double)(ring_now(supervisor->ring) - supervisor->started) / NSEC_PER_SEC,
                 "development", supervisor->config->development, "steering",
                 status_steering(supervisor), "apps", status_apps(query), "listeners",
-                status_listeners(supervisor), "note", supervisor->listener->note);
+                status_listeners(supervisor), "note",
+                supervisor->listener ? supervisor->listener->note : "");
 }
 
 static void query_free(StatsQuery *query)
@@ -164,8 +167,8 @@ void supervisor_query(Supervisor *supervisor, void (*fn)(json_t *status, void *d
         query->id = ++supervisor->query_last;
         query->fn = fn;
         query->data = data;
-        query->waiting = calloc(supervisor->n_slots, sizeof(*query->waiting));
-        query->stats = calloc(supervisor->n_slots, sizeof(*query->stats));
+        query->waiting = calloc(MAX(supervisor->n_slots, 1u), sizeof(*query->waiting));
+        query->stats = calloc(MAX(supervisor->n_slots, 1u), sizeof(*query->stats));
         ring_timer_init(&query->timer, query_timed_out);
         list_init(&query->link);
         if (!query->waiting || !query->stats ||

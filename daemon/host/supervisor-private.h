@@ -4,7 +4,7 @@
 /*
  * What the files of the supervisor share: supervisor.c (start, signals, stop), process.c (a slot's
  * worker), boot-message.c (what a worker is told), operate.c (what operators ask of it), reload.c,
- * status.c, manager.c and objects.c (the Varlink methods).
+ * status.c, announce.c (what systemd is told), manager.c and objects.c (the Varlink methods).
  */
 
 #include "daemon/core/boot.h"
@@ -23,6 +23,7 @@
 #define SLOT_LEAVE_TIMEOUT_NS (2 * NSEC_PER_SEC) /* after draining, after closing its socket */
 #define STATS_TIMEOUT_NS NSEC_PER_SEC
 #define SLOT_ERROR_MAX 4096u
+#define ANNOUNCE_TEXT_MAX 400u
 
 typedef struct SupervisorApp SupervisorApp;
 
@@ -70,6 +71,20 @@ typedef struct ReloadCall {
         ControlCall *call;
 } ReloadCall;
 
+typedef enum AnnounceState {
+        ANNOUNCE_STARTING,
+        ANNOUNCE_UP,
+        ANNOUNCE_RELOADING,
+        ANNOUNCE_STOPPING,
+} AnnounceState;
+
+typedef struct Announce {
+        AnnounceState state;
+        char text[ANNOUNCE_TEXT_MAX]; /* the last status */
+        RingTimer watchdog;
+        uint64_t watchdog_ns; /* how often; 0: nobody waits for it */
+} Announce;
+
 struct Supervisor {
         const Config *config;
         char *state, *runtime, *objects, *worker_path, *host_modules;
@@ -93,12 +108,15 @@ struct Supervisor {
         uint64_t operate_last;
         int signal_fd;
         RingOp signal_op;
+        Announce announce;
 };
 
 /* process.c */
 void slot_start(Slot *slot);
 void slot_drain(Slot *slot);
 void slot_kill(Slot *slot);
+/* Of why it cannot be loaded, the line that names the fault; "" when nothing is known. */
+Slice slot_error_line(const Slot *slot);
 /* The number of a slot over all apps: its index in groups and in the steering tables. */
 unsigned slot_number(const Slot *slot);
 /* Sends a stats message; false when the worker cannot be asked now. */
@@ -112,6 +130,11 @@ Slot *supervisor_get_slot(Supervisor *supervisor, unsigned number);
 /* A slot's state has changed: the steering tables, a reload and a stop go on. */
 void supervisor_changed(Supervisor *supervisor);
 void supervisor_stop(Supervisor *supervisor);
+
+/* announce.c: both do nothing when no manager listens. */
+void announce_begin(Supervisor *supervisor);
+/* A slot's or the supervisor's state has changed. */
+void announce_step(Supervisor *supervisor);
 
 /* reload.c */
 /* call: answered when the reload is over; NULL: a signal asked for it. */

@@ -79,8 +79,7 @@ static int check_settings(const Config *config, SupervisorError *error)
         socklen_t len;
 
         if (config->n_apps == 0)
-                return invalid(error, "the settings have no app: add a section [app NAME] with "
-                                      "directory=FOLDER");
+                return 0; /* a service that has just been installed: it says so, and waits */
         if (config->n_apps > 1)
                 return invalid(error,
                         "the settings have %zu apps ([app %s], [app %s], ...): one service runs "
@@ -175,10 +174,22 @@ static int lock_folder(const char *key, const char *folder, int *ret, Supervisor
         return 0;
 }
 
+/* The path of a secret that systemd gives the service, or NULL. */
+static char *find_credential(const char *name)
+{
+        const char *folder = getenv("CREDENTIALS_DIRECTORY");
+        char *path = folder && *folder ? path_join(folder, name) : NULL;
+
+        if (path && access(path, F_OK) != 0)
+                free(TAKE_PTR(path));
+        return path;
+}
+
 /* Reads a secret, or makes it at the first start. */
 static int load_secret(const char *folder, const char *name, char **ret, SupervisorError *error)
 {
-        _cleanup_(free_p) char *path = path_join(folder, name);
+        _cleanup_(free_p) char *credential = find_credential(name);
+        _cleanup_(free_p) char *path = credential ? TAKE_PTR(credential) : path_join(folder, name);
         _cleanup_(buf_done) Buf text = BUF_INIT(0);
         char secret[2 * SECRET_BYTES + 1];
         Slice line;
@@ -409,7 +420,7 @@ static int new_apps(Supervisor *supervisor)
 {
         const Config *config = supervisor->config;
 
-        supervisor->apps = calloc(config->n_apps, sizeof(*supervisor->apps));
+        supervisor->apps = calloc(MAX(config->n_apps, 1u), sizeof(*supervisor->apps));
         if (!supervisor->apps)
                 return -ENOMEM;
         for (size_t i = 0; i < config->n_apps; i++) {
@@ -572,8 +583,10 @@ static bool all_stopped(Supervisor *supervisor)
 
 void supervisor_changed(Supervisor *supervisor)
 {
-        update_live(supervisor);
+        if (supervisor->steer)
+                update_live(supervisor);
         reload_step(supervisor);
+        announce_step(supervisor);
         if (supervisor->stopping && all_stopped(supervisor))
                 ring_stop(supervisor->ring);
 }
@@ -627,6 +640,16 @@ static int open_signals(Supervisor *supervisor)
         return 0;
 }
 
+/* What an app needs to be reached. */
+static int open_serving(Supervisor *supervisor, SupervisorError *error)
+{
+        int r = open_listeners(supervisor, error);
+
+        if (r == 0)
+                r = open_steering(supervisor);
+        return r == 0 ? open_slots(supervisor, error) : r;
+}
+
 /* Connections are many; the soft limit is for programs that use select(). */
 static void raise_limits(void)
 {
@@ -666,7 +689,7 @@ int supervisor_new(const Config *config, Supervisor **ret, SupervisorError *erro
         list_init(&supervisor->operations);
         raise_limits();
         r = check_settings(config, error);
-        if (r == 0)
+        if (r == 0 && config->n_apps > 0)
                 r = find_parts(supervisor, error);
         if (r == 0)
                 r = new_apps(supervisor);
@@ -678,12 +701,11 @@ int supervisor_new(const Config *config, Supervisor **ret, SupervisorError *erro
                 r = prepare_journals(supervisor, error);
         if (r == 0)
                 r = open_ring(supervisor, error);
-        if (r == 0)
-                r = open_listeners(supervisor, error);
-        if (r == 0)
-                r = open_steering(supervisor);
-        if (r == 0)
-                r = open_slots(supervisor, error);
+        if (r == 0 && supervisor->n_apps > 0)
+                r = open_serving(supervisor, error);
+        else if (r == 0)
+                log_note("no app is set up, nothing is served: add [app NAME] with "
+                         "directory=FOLDER to the settings");
         if (r == 0)
                 r = open_signals(supervisor);
         if (r != 0)
@@ -698,6 +720,7 @@ int supervisor_new(const Config *config, Supervisor **ret, SupervisorError *erro
 int supervisor_run(Supervisor *supervisor)
 {
         supervisor->started = ring_now(supervisor->ring);
+        announce_begin(supervisor);
         ring_poll(supervisor->ring, &supervisor->signal_op, supervisor->signal_fd, POLLIN, false);
         for (unsigned i = 0; i < supervisor->n_slots; i++)
                 slot_start(supervisor_get_slot(supervisor, i));

@@ -86,8 +86,13 @@ static void states_arrive_as_systemd_expects_them(void **state)
         assert_string_equal(manager_receive(manager), "READY=1");
         assert_int_equal(notify_status("draining %s", "blog/0"), 0);
         assert_string_equal(manager_receive(manager), "STATUS=draining blog/0");
+        assert_int_equal(notify_reloading("version %d", 2), 0);
+        assert_memory_equal(manager_receive(manager), "RELOADING=1\nMONOTONIC_USEC=", 27);
+        assert_non_null(strstr(manager->message, "\nSTATUS=version 2"));
         assert_int_equal(notify_stopping("asked to"), 0);
         assert_string_equal(manager_receive(manager), "STOPPING=1\nSTATUS=asked to");
+        assert_int_equal(notify_extend(UINT64_C(3000000000)), 0);
+        assert_string_equal(manager_receive(manager), "EXTEND_TIMEOUT_USEC=3000000");
         assert_int_equal(notify_watchdog(), 0);
         assert_string_equal(manager_receive(manager), "WATCHDOG=1");
         assert_string_equal(manager_receive(manager), "");
