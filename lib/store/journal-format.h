@@ -25,7 +25,8 @@
  *   48  8  nanoseconds since 1970, when it was written
  *   56  4  flags: UNDO 1: the epoch's records tell what was before (below)
  *   60  4  zero
- *   64  8  LSN of the journal's last record before the epoch, or 0
+ *   64  8  LSN of the journal's last record before the epoch, or 0; behind a decision on damage
+ *          (salvage.h) one that no record had
  *   72  4  zero
  *   76  4  crc32c of bytes 0..75
  *

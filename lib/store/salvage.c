@@ -200,6 +200,17 @@ static int redo(Salvage *salvage, Found *found)
         return r;
 }
 
+/*
+ * The LSN that the new epoch says it follows: one that no record had, behind every bookmark. So no
+ * file of the archive leads up to it, and no moment from before counts as one that it began with.
+ */
+static void leave_gap(const Salvage *salvage, Found *found)
+{
+        uint64_t now = disk_clock_realtime(salvage->disk) / 1000;
+
+        found->last_lsn = MAX(found->last_lsn + 1, now);
+}
+
 static int salvage_found(Salvage *salvage, Found *found)
 {
         bool is_cut = salvage->options->mode == SALVAGE_CUT;
@@ -217,6 +228,7 @@ static int salvage_found(Salvage *salvage, Found *found)
                 r = redo(salvage, found);
         r = r ?: move_segments(salvage, found);
         r = r ?: move_spills(salvage);
+        leave_gap(salvage, found);
         return r ?: found_switch_epoch(found, &epoch);
 }
 

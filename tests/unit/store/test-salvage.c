@@ -294,6 +294,53 @@ static void a_cut_can_be_cut_at_each_call(void **state)
         assert_true(n > 20);
 }
 
+/* What was set aside is in nobody's database: a moment of it is gone, whatever the archive has. */
+static void no_moment_before_the_decision_is_restored(void **state)
+{
+        static const SalvageMode modes[] = { SALVAGE_SET_ASIDE, SALVAGE_CUT };
+
+        for (size_t i = 0; i < ELEMENTSOF(modes); i++) {
+                char before[STORE_BOOKMARK_LEN + 1], lost[STORE_BOOKMARK_LEN + 1],
+                        after[STORE_BOOKMARK_LEN + 1], undo[STORE_BOOKMARK_LEN + 1];
+                const char *path = object_path(names[0]);
+                SalvageResult result = {};
+                uint64_t cut;
+                sqlite3 *db;
+
+                world.options.archive = "/state/archive/shop/0";
+                world_start(&world);
+                db = world_connect(&world, names[0]);
+                run(db, "CREATE TABLE IF NOT EXISTS t(k INTEGER PRIMARY KEY, v)");
+                run(db, "INSERT INTO t(v) VALUES(1)");
+                store_loop_run(world.store);
+                assert_int_equal(store_get_bookmark(world.store, path, before), 0);
+                cut = store_get_lsn(world.store) + 1;
+                run(db, "INSERT INTO t(v) VALUES(2)");
+                store_loop_run(world.store);
+                assert_int_equal(store_get_bookmark(world.store, path, lost), 0);
+                disconnect(db);
+                world_stop(&world);
+                assert_int_equal(salvage(modes[i], cut, &result), 0);
+                free(result.folder);
+                world_start(&world);
+                db = world_connect(&world, names[0]);
+                run(db, "CREATE TABLE IF NOT EXISTS t(k INTEGER PRIMARY KEY, v)");
+                store_loop_run(world.store);
+                assert_int_equal(store_get_bookmark(world.store, path, after), 0);
+                run(db, "INSERT INTO t(v) VALUES(3)");
+                store_loop_run(world.store);
+                assert_int_equal(
+                        store_restore(world.store, path, lost, path, undo), STORE_E_PRUNED);
+                assert_int_equal(
+                        store_restore(world.store, path, before, path, undo), STORE_E_PRUNED);
+                assert_int_equal(store_restore(world.store, path, after, path, undo), 0);
+                assert_int_equal(ask(db, "SELECT count(*) FROM t WHERE v = 3"), 0);
+                disconnect(db);
+                world_settle(&world);
+                world_stop(&world);
+        }
+}
+
 static void an_empty_journal_is_what_emptying_leaves(void **state)
 {
         SalvageOptions options = { .disk = world.disk, .journal = JOURNAL, .objects = OBJECTS };
@@ -318,6 +365,7 @@ int main(void)
                 TEST(a_file_that_is_ahead_of_the_cut_is_left_as_it_is),
                 TEST(a_journal_in_use_is_left_alone),
                 TEST(a_cut_can_be_cut_at_each_call),
+                TEST(no_moment_before_the_decision_is_restored),
                 TEST(an_empty_journal_is_what_emptying_leaves),
         };
 
