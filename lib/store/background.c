@@ -19,7 +19,10 @@
 #define WRITE_PART 64u
 #define TRIM_BYTES (UINT64_C(32) << 20)
 /* After something failed that may succeed later, such as a write without room. */
-#define RETRY_SECONDS 1
+#define RETRY_NS (1000 * UINT64_C(1000000))
+/* What is about to be published is looked at again soon, for a second. */
+#define UNSETTLED_NS (20 * UINT64_C(1000000))
+#define UNSETTLED_MAX 50u
 
 /* The first of a list, which goes to its end, with a reference; NULL when the list is empty. */
 static Node *take_logged(Store *store)
@@ -253,12 +256,15 @@ static int step_crowded(Store *store)
         return r;
 }
 
-/* Of segments, and of the files that they name. */
+/* Of segments, and of the files that they name. Where no segment can be made those that are there
+ * are all. */
 static bool is_crowded(const Store *store, unsigned live)
 {
         const Journal *journal = &store->journal;
+        unsigned n = store->no_segment_logged ? live + journal_count_segments(journal, SEGMENT_FREE)
+                                              : journal->n_segments;
 
-        return live > journal->n_segments / 2 ||
+        return live > n / 2 ||
                store->stats.spill_bytes > journal->n_segments / 2 * journal->segment_size;
 }
 
@@ -493,6 +499,7 @@ static int retire_nodes(Store *store, uint64_t target, Retired *retired)
         }
         if (wait)
                 wait_for_flush(store);
+        store->unsettled |= wait;
         return r;
 }
 
@@ -550,11 +557,13 @@ int store_background_step(Store *store)
                 step_spill,
         };
         int r = atomic_load(&store->failure);
-        uint64_t work_calls;
+        uint64_t work_calls, room_calls;
 
         store_lock(store);
         work_calls = store->work_calls;
+        room_calls = store->room_calls;
         store_unlock(store);
+        store->unsettled = false;
         /* An archive file takes many steps: neither it nor the rest waits for the other's end. */
         store->archive_turn = !store->archive_turn;
         if (!r && store->archive_turn)
@@ -563,10 +572,13 @@ int store_background_step(Store *store)
                 r = steps[i](store);
         if (!r && !store->archive_turn)
                 r = archive_step(store);
+        store->n_unsettled = r == 0 && store->unsettled ? store->n_unsettled + 1 : 0;
         if (r)
                 return r;
         archive_note_idle(store);
-        journal_note_stuck(store, work_calls);
+        /* A commit that is durable is published in a moment: then the segment can go. */
+        if (!store->n_unsettled || store->n_unsettled > UNSETTLED_MAX)
+                room_note_stuck(store, work_calls, room_calls);
         return 0;
 }
 
@@ -589,22 +601,34 @@ static void give_memory_back(Store *store)
         store->wal_peak = now;
 }
 
+static void get_time(uint64_t after_ns, struct timespec *ret)
+{
+        uint64_t ns;
+
+        clock_gettime(CLOCK_REALTIME, ret);
+        ns = (uint64_t)ret->tv_nsec + after_ns;
+        ret->tv_sec += (time_t)(ns / UINT64_C(1000000000));
+        ret->tv_nsec = (long)(ns % UINT64_C(1000000000));
+}
+
 /* Until there is work, or a while when something is to be tried again. */
 static bool wait_for_work(Store *store)
 {
+        bool is_unsettled = store->n_unsettled && store->n_unsettled <= UNSETTLED_MAX;
+        bool retry = store->retry || is_unsettled, stop;
         struct timespec until;
-        bool retry = store->retry, stop;
         int r = 0;
 
         store->retry = false;
         give_memory_back(store);
-        clock_gettime(CLOCK_REALTIME, &until);
-        until.tv_sec += RETRY_SECONDS;
+        get_time(is_unsettled ? UNSETTLED_NS : RETRY_NS, &until);
         store_lock(store);
-        while (!r && !store->stop_background && store->work_seen == store->work_calls)
+        while (!r && !store->stop_background && store->work_seen == store->work_calls &&
+                store->room_seen == store->room_calls)
                 r = retry ? pthread_cond_timedwait(&store->work, &store->mutex, &until)
                           : pthread_cond_wait(&store->work, &store->mutex);
         store->work_seen = store->work_calls;
+        store->room_seen = store->room_calls;
         stop = store->stop_background;
         store_unlock(store);
         return !stop;

@@ -58,7 +58,7 @@ static void maker_begin(Maker *maker, uint64_t segment, bool may_create)
                 maker_add(maker, (Record){ .type = RECORD_CREATE }, NULL, 0);
 }
 
-static int maker_append(Maker *maker, bool urgent, uint64_t *ret_lsn)
+static int maker_append(Maker *maker, JournalUse use, uint64_t *ret_lsn)
 {
         JournalAppend append = {
                 .node = maker->node,
@@ -66,7 +66,7 @@ static int maker_append(Maker *maker, bool urgent, uint64_t *ret_lsn)
                 .records = maker->data,
                 .len = maker->len,
                 .n_records = maker->n_records,
-                .urgent = urgent,
+                .use = use,
         };
         int r = journal_append(maker->node->store, &append);
 
@@ -104,6 +104,13 @@ static int make_record(Maker *maker, PageSet *set, Record record)
         return 0;
 }
 
+static JournalUse get_use(const Record *record)
+{
+        if (record->type == RECORD_DELETE)
+                return JOURNAL_DELETE;
+        return record->flags & RECORD_COPY ? JOURNAL_COPY : JOURNAL_COMMIT;
+}
+
 /* Makes and appends a record until it lands in the segment that it was made for. first: of the
  * frames in it, or 0. */
 static int append_inline(PageSet *set, uint32_t first, Record record, uint64_t *ret_lsn)
@@ -116,14 +123,14 @@ static int append_inline(PageSet *set, uint32_t first, Record record, uint64_t *
         if (r)
                 return r;
         do {
-                r = journal_prepare(node->store, maker.room, false, &segment);
+                r = journal_prepare(node, maker.room, get_use(&record), &segment);
                 if (r)
                         break;
                 maker_begin(&maker, segment, first != 0);
                 r = make_record(&maker, set, record);
                 if (!r && first)
                         r = add_mark(node, first, segment);
-                r = r ?: maker_append(&maker, false, ret_lsn);
+                r = r ?: maker_append(&maker, get_use(&record), ret_lsn);
         } while (r == -ESTALE);
         return r;
 }
@@ -189,14 +196,14 @@ static int append_spill(PageSet *set, uint32_t first, Record record, uint64_t *r
                 return r;
         spill_encode(&ref, payload);
         do {
-                r = journal_prepare(node->store, maker.room, false, &segment);
+                r = journal_prepare(node, maker.room, get_use(&record), &segment);
                 if (r)
                         break;
                 maker_begin(&maker, segment, first != 0);
                 maker_add(&maker, record, payload, sizeof payload);
                 if (first)
                         r = add_mark(node, first, segment);
-                r = r ?: maker_append(&maker, false, ret_lsn);
+                r = r ?: maker_append(&maker, get_use(&record), ret_lsn);
         } while (r == -ESTALE);
         /* Without its record the file means nothing: segment 0 is always retired. */
         keep_spill(node->store, spill, r ? 0 : segment);
@@ -282,12 +289,12 @@ static int capture_cancel(Node *node)
                 return r;
         cancel_encode(node->txn_lsn, payload);
         do {
-                r = journal_prepare(store, maker.room, true, &segment);
+                r = journal_prepare(node, maker.room, JOURNAL_CANCEL, &segment);
                 if (r)
                         break;
                 maker_begin(&maker, segment, false);
                 maker_add(&maker, (Record){ .type = RECORD_CANCEL }, payload, sizeof payload);
-                r = maker_append(&maker, true, &lsn);
+                r = maker_append(&maker, JOURNAL_CANCEL, &lsn);
         } while (r == -ESTALE);
         /* When memory is out the next commit tries again. */
         page_set_rebuild(node);

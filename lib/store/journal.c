@@ -88,7 +88,7 @@ static int find_segment(const Journal *journal, SegmentState state)
         return -1;
 }
 
-static unsigned count_segments(const Journal *journal, SegmentState state)
+unsigned journal_count_segments(const Journal *journal, SegmentState state)
 {
         unsigned n = 0;
 
@@ -123,28 +123,50 @@ static Batch *close_filling(Journal *journal)
         return batch;
 }
 
+/* Where in a segment an append must end. */
+static uint64_t get_limit(const Journal *journal, JournalUse use)
+{
+        switch (use) {
+        case JOURNAL_COMMIT:
+        case JOURNAL_COPY:
+                return journal->segment_size - SEGMENT_RESERVE;
+        case JOURNAL_DELETE:
+                return journal->segment_size - SEGMENT_RESERVE / 2;
+        case JOURNAL_CANCEL:
+                break;
+        }
+        return journal->segment_size;
+}
+
 /*
  * A segment can be full with the files that it names, or they would pile up behind a few bytes. The
  * last ones are for what has no other place.
  */
-static bool is_full(const Journal *journal, size_t len, bool urgent)
+static bool is_full(const Journal *journal, size_t len, JournalUse use)
 {
-        uint64_t limit = journal->segment_size - (urgent ? 0 : SEGMENT_RESERVE);
-
-        if (journal->offset + BATCH_HEADER_SIZE + len > limit)
+        if (journal->offset + BATCH_HEADER_SIZE + len > get_limit(journal, use))
                 return true;
-        return !urgent && journal->spilled >= journal->segment_size &&
-               count_segments(journal, SEGMENT_FREE) > 0 &&
-               count_segments(journal, SEGMENT_LIVE) + 2 <= journal->n_segments;
+        return use <= JOURNAL_COPY && journal->spilled >= journal->segment_size &&
+               journal_count_segments(journal, SEGMENT_FREE) > 0 &&
+               journal_count_segments(journal, SEGMENT_LIVE) + 2 <= journal->n_segments;
 }
 
-static int begin_batch(Store *store, size_t len, bool urgent)
+uint64_t journal_get_rest(const Journal *journal)
+{
+        const Batch *batch = journal->filling;
+        uint64_t used = batch ? batch->offset + round_up(batch->len) : journal->offset;
+        uint64_t limit = get_limit(journal, JOURNAL_COMMIT);
+
+        return used >= limit || is_full(journal, 0, JOURNAL_COMMIT) ? 0 : limit - used;
+}
+
+static int begin_batch(Store *store, size_t len, JournalUse use)
 {
         Journal *journal = &store->journal;
         Batch *batch;
         int r = 0;
 
-        if (journal->last_segment == 0 || is_full(journal, len, urgent))
+        if (journal->last_segment == 0 || is_full(journal, len, use))
                 r = next_segment(journal);
         r = r ?: batch_new(store, &batch);
         if (r)
@@ -157,17 +179,13 @@ static int begin_batch(Store *store, size_t len, bool urgent)
 }
 
 /* Sees to it that the filling batch takes len more bytes. */
-static int make_room(Store *store, size_t len, bool urgent)
+static int make_room(Store *store, size_t len, JournalUse use)
 {
         Journal *journal = &store->journal;
-        uint64_t limit = journal->segment_size - (urgent ? 0 : SEGMENT_RESERVE);
+        uint64_t limit = get_limit(journal, use);
         Batch *batch = journal->filling;
         int r;
 
-        if (atomic_load(&store->failure))
-                return -EIO;
-        if (!urgent && journal->queued && journal->queued + len > store->options.queue_max)
-                return -EAGAIN;
         if (batch && batch->n_records &&
                 (batch->len >= BATCH_TARGET || batch->offset + batch->len + len > limit)) {
                 batch = close_filling(journal);
@@ -178,19 +196,43 @@ static int make_room(Store *store, size_t len, bool urgent)
                 batch_recycle(journal, batch);
         }
         if (!journal->filling) {
-                r = begin_batch(store, len, urgent);
+                r = begin_batch(store, len, use);
                 if (r)
                         return r;
         }
         return batch_reserve(journal->filling, len);
 }
 
-int journal_prepare(Store *store, size_t len, bool urgent, uint64_t *ret_segment)
+/* The same for a node's records, where the limits allow them. */
+static int make_room_for(Node *node, size_t len, JournalUse use)
 {
+        Store *store = node->store;
+        Journal *journal = &store->journal;
+        bool is_reserved;
+        int r;
+
+        if (atomic_load(&store->failure))
+                return -EIO;
+        is_reserved = use == JOURNAL_COMMIT && room_covers(store, node, len);
+        if (use != JOURNAL_CANCEL && !is_reserved && journal->queued &&
+                journal->queued + len > store->options.queue_max)
+                r = -EAGAIN;
+        else if (use == JOURNAL_COMMIT && !is_reserved && !room_allows(store, node, len))
+                r = -ENOSPC;
+        else
+                r = make_room(store, len, use);
+        if (r)
+                node->wanted = len;
+        return r;
+}
+
+int journal_prepare(Node *node, size_t len, JournalUse use, uint64_t *ret_segment)
+{
+        Store *store = node->store;
         int r;
 
         store_lock(store);
-        r = make_room(store, len, urgent);
+        r = make_room_for(node, len, use);
         if (!r)
                 *ret_segment = store->journal.filling->segment;
         store_unlock(store);
@@ -225,6 +267,8 @@ static void put_records(Store *store, JournalAppend *append)
         journal->segments[batch->slot].last_lsn = batch->last_lsn;
         journal->queued += append->len;
         store->stats.record_bytes += append->len;
+        if (append->use == JOURNAL_COMMIT)
+                room_use(store, node, append->len);
         if (node->first_segment == NO_SEGMENT)
                 node_set_first_segment(node, batch->segment);
         atomic_store(&node->last_lsn, append->ret_last_lsn);
@@ -236,7 +280,7 @@ int journal_append(Store *store, JournalAppend *append)
         int r;
 
         store_lock(store);
-        r = make_room(store, append->len, append->urgent);
+        r = make_room_for(append->node, append->len, append->use);
         if (!r && store->journal.filling->segment != append->segment)
                 r = -ESTALE;
         if (!r)
@@ -264,53 +308,7 @@ void journal_wake(Store *store)
                 store->options.wake(store->options.data);
 }
 
-static bool may_go_on(Store *store, int why)
-{
-        if (why == -EAGAIN)
-                return store->journal.queued <= store->options.queue_max / 2;
-        return count_segments(&store->journal, SEGMENT_FREE) > 0;
-}
-
-int journal_wait_room(Store *store, int why)
-{
-        int r = 0;
-
-        if (pthread_equal(pthread_self(), store->loop_thread))
-                return -ENOSPC;
-        journal_wake(store);
-        store_call_work(store);
-        store_lock(store);
-        if (why == -ENOSPC && !store->has_background)
-                r = -ENOSPC;
-        store->stuck = false;
-        store->n_room_waiters++;
-        while (!r && !may_go_on(store, why)) {
-                if (atomic_load(&store->failure))
-                        r = -EIO;
-                else if (store->stuck)
-                        r = -ENOSPC;
-                else
-                        pthread_cond_wait(&store->changed, &store->mutex);
-        }
-        store->n_room_waiters--;
-        store_unlock(store);
-        return r;
-}
-
-bool journal_has_room(Store *store)
-{
-        Journal *journal = &store->journal;
-        bool has_room;
-
-        store_lock(store);
-        has_room = journal->queued <= store->options.queue_max / 2 &&
-                   (count_segments(journal, SEGMENT_FREE) > 0 ||
-                           journal->offset < journal->segment_size / 2);
-        store_unlock(store);
-        return has_room;
-}
-
-static bool is_busy(const Journal *journal)
+bool journal_is_busy(const Journal *journal)
 {
         return journal->in_flight || has_work(journal);
 }
@@ -320,22 +318,9 @@ bool journal_is_idle(Store *store)
         bool idle;
 
         store_lock(store);
-        idle = !is_busy(&store->journal);
+        idle = !journal_is_busy(&store->journal);
         store_unlock(store);
         return idle;
-}
-
-void journal_note_stuck(Store *store, uint64_t work_calls)
-{
-        Journal *journal = &store->journal;
-
-        store_lock(store);
-        if (store->n_room_waiters && store->work_calls == work_calls && !is_busy(journal) &&
-                !count_segments(journal, SEGMENT_FREE)) {
-                store->stuck = true;
-                pthread_cond_broadcast(&store->changed);
-        }
-        store_unlock(store);
 }
 
 /* The batch to write next, or NULL. */
@@ -351,7 +336,7 @@ static Batch *take_batch(Store *store)
                 return close_filling(journal);
         /* A mark on its own: a batch without records. When there is not even room for it, it goes
          * out with the next that finds some. */
-        if (!journal->filling && make_room(store, 0, true))
+        if (!journal->filling && make_room(store, 0, JOURNAL_CANCEL))
                 return NULL;
         batch = close_filling(journal);
         batch->last_lsn = 0;
@@ -438,9 +423,10 @@ static bool free_segments(Store *store, uint64_t low)
                         continue;
                 segment->state = SEGMENT_FREE;
                 store->stats.retired_segments++;
-                store->stuck = false;
                 freed = true;
         }
+        if (freed)
+                room_note_free(store);
         return freed;
 }
 
@@ -466,7 +452,7 @@ static void on_written(DiskWrite *write, int result)
         store_lock(store);
         journal->in_flight = NULL;
         /* Who waits for room: what is flushed now may go to its file. */
-        work = store->work_waits || store->n_room_waiters;
+        work = store->work_waits || !list_is_empty(&store->room_waiters) || room_has_queue(store);
         if (!result) {
                 store->work_waits = false;
                 count_flush(store, batch);
@@ -484,6 +470,7 @@ static void on_written(DiskWrite *write, int result)
         if (work)
                 store_call_work(store);
         journal_fill(store);
+        room_fire(store);
 }
 
 void journal_set_low(Store *store, uint64_t low)
@@ -541,6 +528,7 @@ static int create_segment(Store *store, unsigned slot)
 {
         _cleanup_(free_p) char *path = NULL;
         _cleanup_(disk_close_p) DiskFile *file = NULL;
+        bool wake;
         int r = segment_path(store, slot, &path);
 
         r = r ?: disk_open(store->disk, path, DISK_CREATE | DISK_DIRECT, &file);
@@ -555,9 +543,12 @@ static int create_segment(Store *store, unsigned slot)
         store_lock(store);
         store->journal.segments[slot].file = TAKE_PTR(file);
         store->journal.segments[slot].state = SEGMENT_FREE;
-        store->stuck = false;
+        room_note_free(store);
         pthread_cond_broadcast(&store->changed);
+        wake = room_has_queue(store);
         store_unlock(store);
+        if (wake && store->options.wake)
+                store->options.wake(store->options.data);
         return 0;
 }
 
@@ -566,7 +557,7 @@ int journal_prepare_segment(Store *store)
         int slot, r;
 
         store_lock(store);
-        slot = count_segments(&store->journal, SEGMENT_FREE)
+        slot = journal_count_segments(&store->journal, SEGMENT_FREE)
                        ? -1
                        : find_segment(&store->journal, SEGMENT_ABSENT);
         store_unlock(store);

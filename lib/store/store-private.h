@@ -105,9 +105,28 @@ typedef struct Journal {
         List ready, spare;
         unsigned n_spare;
         uint64_t queued;
-        uint64_t spilled; /* bytes of spill files that the current segment names */
-        bool woken;       /* wake() was called and the loop has not come yet */
+        uint64_t reserved; /* of all rooms that are held: what they have left */
+        uint64_t spilled;  /* bytes of spill files that the current segment names */
+        bool woken;        /* wake() was called and the loop has not come yet */
 } Journal;
+
+/* What an append is for: how far into a segment's reserve it may go, and whether it heeds the limit
+ * of the queue and what is reserved for others. */
+typedef enum JournalUse {
+        JOURNAL_COMMIT, /* heeds all; uses up the room that its object holds first */
+        JOURNAL_COPY,   /* what is copied forward makes room: no reservation holds it up */
+        JOURNAL_DELETE, /* so does a file that goes: may use half of the reserve */
+        JOURNAL_CANCEL, /* and marks: all of it, beyond the queue's limit */
+} JournalUse;
+
+/* A thread that waits for room inside of a commit; the store's mutex. */
+typedef struct RoomWaiter {
+        List link;
+        const Node *node;
+        int why;       /* -EAGAIN: the queue is full, -ENOSPC: the journal is */
+        uint64_t call; /* number of its call for the background */
+        bool stuck;    /* a whole round since found nothing to do */
+} RoomWaiter;
 
 /* From frame on, captured into segment. */
 typedef struct SegmentMark {
@@ -140,6 +159,7 @@ struct Node {
         atomic_uint_least64_t last_lsn;
         uint64_t first_segment; /* oldest that holds something the synced file lacks; the store's */
         uint64_t retire_round;  /* of the last try to write it for a segment's sake */
+        size_t wanted;          /* bytes that found no room last; the store's mutex */
         atomic_bool deleted;    /* DELETE is captured: the file is to be removed */
 
         pthread_mutex_t mutex;
@@ -200,9 +220,13 @@ struct Store {
         size_t n_due, n_logged;
         uint32_t last_object;
         List spills;
-        uint64_t last_file;                /* number of spill and overflow files */
-        bool stuck;                        /* no room, and the background can make none */
-        unsigned n_room_waiters, n_closed; /* n_closed: nodes that no handle needs */
+        uint64_t last_file; /* number of spill and overflow files */
+        /* Room (room.c). Full: none, and the background can make none; until a segment is free. */
+        Map rooms; /* StoreRoom that are held, by the object's path */
+        List room_queue, room_waiters;
+        bool full;
+        uint64_t room_calls; /* for the background, by who waits for room */
+        unsigned n_closed;   /* nodes that no handle needs */
         StoreStats stats;
         struct {
                 uint32_t what; /* a hash of it */
@@ -220,12 +244,17 @@ struct Store {
         uint64_t retire_round;
         uint64_t wal_peak;             /* of wal_bytes, since memory was given back */
         bool no_segment_logged, retry; /* something failed that may succeed later */
-        Archive *archive;              /* NULL without one; archive.c */
-        bool archive_turn;             /* its step comes first */
+        /* Rounds in a row that found nothing to do but what a commit holds up that is about to be
+         * published. */
+        unsigned n_unsettled;
+        bool unsettled;    /* this one */
+        Archive *archive;  /* NULL without one; archive.c */
+        bool archive_turn; /* its step comes first */
         pthread_t background;
         bool has_background, stop_background;
-        bool work_waits;                /* a flush is to call for work */
-        uint64_t work_calls, work_seen; /* calls for work, and those the thread has heeded */
+        bool work_waits; /* a flush is to call for work */
+        /* Calls for work and for room, and those that the thread has heeded. */
+        uint64_t work_calls, work_seen, room_seen;
 };
 
 /* store.c */
@@ -260,15 +289,15 @@ typedef struct JournalAppend {
         unsigned char *records;
         size_t len;
         uint32_t n_records;
-        bool urgent; /* CANCEL: may use the reserve, is beyond the queue's limit */
+        JournalUse use;
         uint64_t ret_last_lsn;
 } JournalAppend;
 
 /*
- * The segment that `len` bytes of records go to now. -EAGAIN: the queue is full, -ENOSPC: the
- * journal is.
+ * The segment that `len` bytes of the node's records go to now. -EAGAIN: the queue is full,
+ * -ENOSPC: the journal is.
  */
-int journal_prepare(Store *store, size_t len, bool urgent, uint64_t *ret_segment);
+int journal_prepare(Node *node, size_t len, JournalUse use, uint64_t *ret_segment);
 /*
  * Numbers the records, puts them into the filling batch, and notes in the node what holds it.
  * -ESTALE: they would go to another segment: prepare and make them anew.
@@ -276,16 +305,14 @@ int journal_prepare(Store *store, size_t len, bool urgent, uint64_t *ret_segment
 int journal_append(Store *store, JournalAppend *append);
 /* Tells the loop when it must come. No lock may be held. */
 void journal_wake(Store *store);
-/* Waits until there may be room after -EAGAIN or -ENOSPC; -ENOSPC when waiting is of no use or the
- * thread is the loop's. No lock may be held. */
-int journal_wait_room(Store *store, int why);
-/* Background, after a round without anything to do: those who wait for room wait in vain when there
- * is none, nothing is on its way to the disk and no work was called for since work_calls. */
-void journal_note_stuck(Store *store, uint64_t work_calls);
 /* Starts the next write when there is one. Loop thread. */
 void journal_fill(Store *store);
-bool journal_has_room(Store *store);
 bool journal_is_idle(Store *store);
+/* The store's mutex is held. */
+bool journal_is_busy(const Journal *journal);
+unsigned journal_count_segments(const Journal *journal, SegmentState state);
+/* What a commit of len bytes may still use of the current segment, behind the filling batch. */
+uint64_t journal_get_rest(const Journal *journal);
 int journal_open(Store *store, const EpochFile *epoch);
 void journal_close(Store *store);
 /* Makes one more segment ready: 1 when it did, 0 when none is needed. Background. */
@@ -293,6 +320,31 @@ int journal_prepare_segment(Store *store);
 /* Says in the next batch that segments below low are done with. */
 void journal_set_low(Store *store, uint64_t low);
 uint64_t journal_get_current(Store *store);
+
+/* room.c */
+/* Whether what the node's object has left of its room is enough for a commit of so many bytes; the
+ * store's mutex is held. */
+bool room_covers(const Store *store, const Node *node, size_t len);
+/* Whether a commit of so many bytes leaves other objects what is reserved for them; the store's
+ * mutex is held. */
+bool room_allows(const Store *store, const Node *node, size_t len);
+/* What the commit took is no longer reserved; the store's mutex is held. */
+void room_use(Store *store, const Node *node, size_t len);
+/* A segment is free; the store's mutex is held. */
+void room_note_free(Store *store);
+/* Waits until there may be room for what the node wanted, after -EAGAIN or -ENOSPC; -ENOSPC when
+ * waiting is of no use or the thread is the loop's. No lock may be held. */
+int room_wait(Node *node, int why);
+/*
+ * Background, after a round without anything to do, which began when so many calls had come: unless
+ * something is on its way to the disk, reservations count no more, and those who find no room even
+ * so wait in vain.
+ */
+void room_note_stuck(Store *store, uint64_t work_calls, uint64_t room_calls);
+/* Whether events wait: the loop is to look after them. The store's mutex is held. */
+bool room_has_queue(const Store *store);
+/* Lets events go that can. Loop thread; no lock may be held. */
+void room_fire(Store *store);
 
 /* node.c */
 int node_open(Store *store, const char *path, bool create, Node **ret);

@@ -239,12 +239,15 @@ static Store *store_alloc(void)
         pthread_cond_init(&store->work, NULL);
         map_init(&store->nodes);
         map_init(&store->folders);
+        map_init(&store->rooms);
         list_init(&store->node_list);
         list_init(&store->due);
         list_init(&store->logged);
         list_init(&store->held);
         list_init(&store->spills);
         list_init(&store->waiters);
+        list_init(&store->room_queue);
+        list_init(&store->room_waiters);
         list_init(&store->journal.ready);
         list_init(&store->journal.spare);
         store->loop_thread = pthread_self();
@@ -276,6 +279,7 @@ void store_free(Store *store)
                 free(list_entry(link, Spill, link));
         map_for_each(&store->folders, free_folder, NULL);
         map_done(&store->folders);
+        map_done(&store->rooms);
         map_done(&store->nodes);
         disk_close(store->lock);
         free(store->journal_path);
@@ -482,17 +486,13 @@ int store_sync(Store *store, uint64_t lsn)
         return r;
 }
 
-bool store_has_room(Store *store)
-{
-        return journal_has_room(store);
-}
-
 void store_loop_flush(Store *store)
 {
         if (atomic_load(&store->failure))
                 store_fire_waiters(store);
         else
                 journal_fill(store);
+        room_fire(store);
 }
 
 bool store_loop_is_idle(Store *store)
@@ -506,6 +506,7 @@ int store_loop_run(Store *store)
                 journal_fill(store);
         while (disk_poll(store->disk) > 0 && !atomic_load(&store->failure));
         store_fire_waiters(store);
+        room_fire(store);
         return atomic_load(&store->failure);
 }
 

@@ -46,6 +46,7 @@
  */
 
 #include "lib/base/list.h"
+#include "lib/base/map.h"
 #include "lib/store/disk.h"
 
 typedef struct Store Store;
@@ -152,10 +153,59 @@ void store_wait_cancel(Store *store, StoreWaiter *waiter);
 int store_sync(Store *store, uint64_t lsn);
 
 /*
- * Whether a new event may write: false while the queue is more than half full or the journal has
- * no free segment ahead. A commit that finds no room at all fails with SQLITE_FULL; off the loop
- * thread it first waits for the queue. Asked before an event is delivered.
+ * Room: before an event of an object begins, the journal has room for what it may write
+ *
+ *   NONE --store_take_room()--> HELD --store_give_room()--> NONE
+ *     \____ false ____> WAITING _/ (or NONE: without any), fn() is called
+ *
+ * A room is 64 KiB of the journal (a sixteenth of a segment where that is less), which no other
+ * object's commits use up: those of its object find their place at once, without a wait of SQLite's
+ * thread for the loop or the background. What they take goes off it. A commit that is larger, or
+ * comes when the room is used up, asks as it is made: off the loop thread it waits for the queue or
+ * the background, and it fails with SQLITE_FULL when there is no room and none can be made.
+ *
+ * 1. Taking never blocks. It says "wait" while the queue is more than half full, or what is not
+ *    reserved is too little, and a write or the background may change that.
+ * 2. Where nothing can change it (the disk is full, and what is in the journal cannot be written to
+ *    the files), it says "go on" without a room, and so do all until a segment is free again: reads
+ *    go on, each write asks and is refused. Nobody waits for room that others hold, since these may
+ *    wait for him: when the background finds nothing to do, reservations count no more.
+ * 3. Who waits gets a room in the order of coming. How long he waits at most is his own concern:
+ *    store_give_room(), and the event begins without.
+ * 4. A room is held while something executes, not while an event is suspended, which may be for
+ *    hours.
  */
+typedef struct StoreRoom StoreRoom;
+
+struct StoreRoom {
+        /* The wait is over; from store_loop_*() alone. */
+        void (*fn)(StoreRoom *room);
+        uint64_t left; /* bytes that are reserved and not used */
+        MapNode map;
+        List link;
+        bool is_held;
+};
+
+static inline void store_room_init(StoreRoom *room, void (*fn)(StoreRoom *room))
+{
+        *room = (StoreRoom){ .fn = fn };
+        list_init(&room->link);
+}
+
+/* Loop thread. A room of its full size for the object, also for one that holds what is left of it:
+ * true when the event may begin, false when fn will be called. path stays until it is given back.
+ */
+bool store_take_room(Store *store, StoreRoom *room, const char *path);
+/* Loop thread. Ends a wait as well; harmless when there is nothing to give. */
+void store_give_room(Store *store, StoreRoom *room);
+
+static inline bool store_room_is_waiting(const StoreRoom *room)
+{
+        return list_is_linked(&room->link);
+}
+
+/* For who writes without an event: false as well while the journal has no free segment ahead and
+ * less than half of the current one. */
 bool store_has_room(Store *store);
 
 /* The loop thread. */

@@ -109,7 +109,7 @@ static int wal_file_sync(sqlite3_file *base, int flags)
                         capture_settle(node);
                 r = frame ? capture_commit(node, frame) : 0;
                 node_unlock(node);
-        } while ((r == -EAGAIN || r == -ENOSPC) && !journal_wait_room(node->store, r));
+        } while ((r == -EAGAIN || r == -ENOSPC) && !room_wait(node, r));
         if (r == -EAGAIN)
                 r = -ENOSPC;
         if (!r)
