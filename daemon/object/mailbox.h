@@ -18,6 +18,7 @@
 #include "daemon/object/object.h"
 #include "lib/base/list.h"
 #include "lib/base/map.h"
+#include "lib/store/store.h"
 
 typedef struct Object Object;
 
@@ -69,8 +70,11 @@ struct Object {
         bool leaving; /* it is going */
         Event *executing;
         List queued, suspended, ready;
-        unsigned n_waiting;  /* in the three lists */
-        unsigned n_reenters; /* queued events that may wait for their own chain */
+        unsigned n_waiting;   /* in the three lists */
+        unsigned n_reenters;  /* queued events that may wait for their own chain */
+        StoreRoom room;       /* in the journal, for what executes */
+        RingTimer room_timer; /* the end of the wait for it */
+        bool room_granted;    /* the wait is over: the next step begins */
         List idle_link;
         uint64_t idle_since;
         char *path, *name;

@@ -36,6 +36,60 @@ void object_make_key(unsigned class_index, const ObjectId *id, char out[OBJECT_K
         memcpy(out + sizeof index, id->bytes, IDENT_SIZE);
 }
 
+/* Room for what the next step may write */
+
+static void object_end_room_wait(Object *object)
+{
+        ring_timer_disarm(object->registry->options.ring, &object->room_timer);
+        object->room_granted = true;
+        object_run(object);
+}
+
+static void object_on_room(StoreRoom *room)
+{
+        object_end_room_wait(CONTAINER_OF(room, Object, room));
+}
+
+static void object_on_room_timer(RingTimer *timer)
+{
+        Object *object = CONTAINER_OF(timer, Object, room_timer);
+
+        store_give_room(object->registry->options.store, &object->room);
+        object_end_room_wait(object);
+}
+
+/* Whether the next step may begin; when not, the object is run again. */
+static bool object_take_room(Object *object)
+{
+        const RegistryOptions *options = &object->registry->options;
+
+        if (!options->store || object->room_granted) {
+                object->room_granted = false;
+                return true;
+        }
+        if (store_room_is_waiting(&object->room))
+                return false;
+        if (store_take_room(options->store, &object->room, object->path))
+                return true;
+        if (ring_timer_arm(options->ring, &object->room_timer,
+                    ring_now(options->ring) + OBJECT_ROOM_WAIT_NS) == 0)
+                return false;
+        store_give_room(options->store, &object->room);
+        return true;
+}
+
+/* Nothing executes, and nothing is about to. */
+static void object_give_room(Object *object)
+{
+        const RegistryOptions *options = &object->registry->options;
+
+        if (!options->store)
+                return;
+        object->room_granted = false;
+        ring_timer_disarm(options->ring, &object->room_timer);
+        store_give_room(options->store, &object->room);
+}
+
 int object_new(
         Registry *registry, unsigned class_index, const ObjectId *id, Slice name, Object **ret)
 {
@@ -53,6 +107,8 @@ int object_new(
         list_init(&object->suspended);
         list_init(&object->ready);
         list_init(&object->idle_link);
+        store_room_init(&object->room, object_on_room);
+        ring_timer_init(&object->room_timer, object_on_room_timer);
         object->path = db_object_path(registry->options.objects_directory,
                 registry->options.classes[class_index].unique_key, object->runtime.id_text);
         object->name = slice_dup(name);
@@ -219,7 +275,7 @@ void object_run(Object *object)
         if (object->state != OBJECT_ACTIVE || object->running)
                 return;
         object->running = true;
-        while ((event = object_next(object))) {
+        while ((event = object_next(object)) && object_take_room(object)) {
                 event_step(event);
                 if (!object->n_reenters)
                         continue;
@@ -227,6 +283,8 @@ void object_run(Object *object)
                         object_judge(object, list_entry(link, Event, link));
         }
         object->running = false;
+        if (!object->executing && !event)
+                object_give_room(object);
         if (object->executing || object->n_waiting || object->leaving)
                 return;
         object_set_state(object, OBJECT_IDLE);

@@ -30,6 +30,10 @@
  * 6. A reset lets nothing of the guest outlive it: events that have begun are cancelled and answer
  *    503, the runtime evicts the object, and only then the next event begins, on a new instance. It
  *    comes before an exclusive operation, and when an event asks for it (RuntimeEvent.reset).
+ * 7. Before a step begins, the journal has room for what it may write (StoreRoom), or the step
+ *    waits for that in the mailbox: for OBJECT_ROOM_WAIT_NS at most and within its deadline. Then,
+ *    or at once where the disk is full, it begins without: what reads goes on, and what writes is
+ *    told by the store. No event fails for want of room before it begins.
  */
 
 #include "daemon/runtime/runtime.h"
@@ -39,6 +43,8 @@
 #define OBJECT_CHAIN_GRACE_NS UINT64_C(1000000000)
 /* How long events that a reset has cancelled may take to end; then the runtime ends them. */
 #define OBJECT_RESET_GRACE_NS UINT64_C(5000000000)
+/* How long a step may wait for room in the journal. */
+#define OBJECT_ROOM_WAIT_NS UINT64_C(1000000000)
 /* Objects that are not idle cannot be evicted: at most this many times objects_max in memory. */
 #define OBJECTS_HARD_FACTOR 4u
 
