@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "lib/store/check-private.h"
 #include "lib/store/journal-format.h"
+#include "lib/store/sound.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -14,8 +15,6 @@
 #define HEADER_SIZE 100u
 #define FAULTS_MAX 20
 #define CACHE_KIB 8192
-#define TO_TEXT2(_x) #_x
-#define TO_TEXT(_x) TO_TEXT2(_x)
 
 typedef struct Subject {
         Check *check;
@@ -94,49 +93,27 @@ static int tell_error(Subject *subject, const char *doing)
         return 1;
 }
 
-/* SQLITE_OK, or what stopped it, as it is. */
-static int run_check(Subject *subject, const char *sql, unsigned *ret_faults)
+static void take_fault(const char *text, void *data)
 {
-        _cleanup_(finalize_p) sqlite3_stmt *statement = NULL;
-        int result = sqlite3_prepare_v2(subject->db, sql, -1, &statement, NULL);
+        const Subject *subject = data;
 
-        while (result == SQLITE_OK || result == SQLITE_ROW) {
-                const char *text;
-
-                result = sqlite3_step(statement);
-                if (result != SQLITE_ROW)
-                        break;
-                text = (const char *)sqlite3_column_text(statement, 0);
-                if (!text || strcmp(text, "ok") == 0)
-                        continue;
-                check_tell(subject->check, CHECK_DAMAGE, "database-corrupt", subject->path,
-                        CHECK_NOWHERE, "%s", text);
-                (*ret_faults)++;
-        }
-        return result == SQLITE_DONE ? SQLITE_OK : result;
+        check_tell(subject->check, CHECK_DAMAGE, "database-corrupt", subject->path, CHECK_NOWHERE,
+                "%s", text);
 }
 
-/* What the guest's program brings and this one lacks: the rest is checked nevertheless. */
 static int check_content(Subject *subject)
 {
-        unsigned n = 0;
         bool quick = subject->check->options.quick;
-        int result = run_check(subject,
-                quick ? "PRAGMA quick_check(" TO_TEXT(FAULTS_MAX) ")"
-                      : "PRAGMA integrity_check(" TO_TEXT(FAULTS_MAX) ")",
-                &n);
+        Sound sound = { .quick = quick, .most = FAULTS_MAX, .fault = take_fault, .data = subject };
+        int result = sound_check(&sound, subject->db);
 
-        if (result == SQLITE_ERROR) {
+        if (sound.unchecked[0])
                 check_tell(subject->check, CHECK_ODD, "database-unchecked", subject->path,
-                        CHECK_NOWHERE, "indexes and constraints are not checked: %s",
-                        sqlite3_errmsg(subject->db));
-                n = 0;
-                sqlite3_exec(subject->db, "PRAGMA ignore_check_constraints = ON", NULL, NULL, NULL);
-                result = run_check(subject, "PRAGMA quick_check(" TO_TEXT(FAULTS_MAX) ")", &n);
-        }
-        if (result != SQLITE_OK && result != SQLITE_ERROR)
+                        CHECK_NOWHERE, "what needs it is not checked, nor are indexes: %s",
+                        sound.unchecked);
+        if (result != SQLITE_OK)
                 return tell_error(subject, quick ? "quick_check" : "integrity_check");
-        return n ? 1 : 0;
+        return sound.n_faults ? 1 : 0;
 }
 
 /* One value as text in the first row's only column; *ret_has when there is a row. */

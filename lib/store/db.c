@@ -18,15 +18,14 @@ struct Db {
         sqlite3 *handle;
 };
 
-static int map_cannot_open(const Db *db)
+static int map_cannot_open(sqlite3 *handle)
 {
-        int code = db ? sqlite3_system_errno(db->handle) : 0;
+        int code = sqlite3_system_errno(handle);
 
         return code > 0 ? -code : -EIO;
 }
 
-/* The negative errno of an SQLite result. */
-static int map_error(const Db *db, int result)
+int db_map_result(sqlite3 *handle, int result)
 {
         if (result == SQLITE_IOERR_NOMEM)
                 return -ENOMEM;
@@ -57,7 +56,7 @@ static int map_error(const Db *db, int result)
         case SQLITE_INTERRUPT:
                 return -EINTR;
         case SQLITE_CANTOPEN:
-                return map_cannot_open(db);
+                return map_cannot_open(handle);
         case SQLITE_ERROR:
         case SQLITE_MISUSE:
         case SQLITE_RANGE:
@@ -66,6 +65,11 @@ static int map_error(const Db *db, int result)
         default:
                 return -EIO;
         }
+}
+
+static int map_error(const Db *db, int result)
+{
+        return db_map_result(db->handle, result);
 }
 
 char *db_object_path(const char *objects, const char *unique_key, const char *id_text)

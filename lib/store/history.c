@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "lib/store/history.h"
 
+#include "lib/store/sound.h"
+
 #include <errno.h>
 
 /*
@@ -31,28 +33,16 @@ static void finalize_statement_p(sqlite3_stmt **statement)
         sqlite3_finalize(*statement);
 }
 
-static int map_result(const Restore *restore, int rc)
+/* What SQLite says of an app's schema, or of a page that it did not expect, is none of ours. */
+static int map_result(const Restore *restore, sqlite3 *db, int rc)
 {
-        int failure = store_get_failure(restore->store);
+        int r = db_map_result(db, rc), failure = store_get_failure(restore->store);
 
-        switch (rc & 0xff) {
-        case SQLITE_OK:
-        case SQLITE_ROW:
-        case SQLITE_DONE:
-                return 0;
-        case SQLITE_NOMEM:
-                return -ENOMEM;
-        case SQLITE_BUSY:
-        case SQLITE_LOCKED:
-                return -EBUSY;
-        case SQLITE_FULL:
-                return -ENOSPC;
-        case SQLITE_CORRUPT:
-        case SQLITE_NOTADB:
+        if (r == -EUCLEAN)
                 return STORE_E_CHANGED;
-        default:
-                return rc == SQLITE_IOERR_NOMEM ? -ENOMEM : failure ? failure : -EIO;
-        }
+        if (r == -EINVAL || r == -EEXIST || r == -EROFS)
+                r = -EIO;
+        return r == -EIO && failure ? failure : r;
 }
 
 static int say_changed(const Restore *restore, const char *what)
@@ -67,12 +57,13 @@ static int say_changed(const Restore *restore, const char *what)
 static int open_db(const Restore *restore, const char *path, int flags, sqlite3 **ret)
 {
         _cleanup_(close_db_p) sqlite3 *db = NULL;
-        int rc = sqlite3_open_v2(path, &db, flags | SQLITE_OPEN_NOMUTEX, "durable");
+        int rc = sqlite3_open_v2(
+                path, &db, flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, "durable");
 
         if (!db)
                 return -ENOMEM;
         if (rc != SQLITE_OK)
-                return map_result(restore, rc);
+                return map_result(restore, db, rc);
         /* The schema is a guest's. */
         sqlite3_db_config(db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
         sqlite3_db_config(db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
@@ -96,21 +87,34 @@ static int step_first(
                 return -ENOENT;
         if (rc == SQLITE_ROW && ret)
                 *ret = TAKE_PTR(statement);
-        return map_result(restore, rc);
+        return map_result(restore, db, rc);
+}
+
+typedef struct Fault {
+        const Restore *restore;
+        int r;
+} Fault;
+
+static void take_fault(const char *text, void *data)
+{
+        Fault *fault = data;
+
+        if (!fault->r)
+                fault->r = say_changed(fault->restore, text);
 }
 
 static int check_image(const Restore *restore, sqlite3 *db)
 {
-        _cleanup_(finalize_statement_p) sqlite3_stmt *statement = NULL;
-        int r = step_first(restore, db, "PRAGMA quick_check(1)", NULL, &statement);
-        const char *answer;
+        Fault fault = { .restore = restore };
+        Sound sound = { .quick = true, .most = 1, .fault = take_fault, .data = &fault };
+        int r = map_result(restore, db, sound_check(&sound, db));
 
-        if (r)
-                return r == STORE_E_CHANGED ? say_changed(restore, sqlite3_errmsg(db)) : r;
-        answer = (const char *)sqlite3_column_text(statement, 0);
-        if (!answer)
-                return -ENOMEM;
-        return strcmp(answer, "ok") == 0 ? 0 : say_changed(restore, answer);
+        if (!r && sound.unchecked[0])
+                store_log(restore->store, LOG_NOTICE,
+                        "%s: what needs functions or collations of the app is restored without a "
+                        "check: %s",
+                        restore->name, sound.unchecked);
+        return r == STORE_E_CHANGED ? say_changed(restore, sqlite3_errmsg(db)) : r ?: fault.r;
 }
 
 #define HAS_METADATA "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = '_cf_METADATA'"
@@ -163,34 +167,40 @@ static int drop_wish(const Restore *restore, sqlite3 *db)
         return r == -ENOENT ? 0 : r;
 }
 
+static int execute(const Restore *restore, sqlite3 *db, const char *sql)
+{
+        return map_result(restore, db, sqlite3_exec(db, sql, NULL, NULL, NULL));
+}
+
 /* What the host keeps in an object is the destination's own. */
 static int set_metadata(const Restore *restore, sqlite3 *scratch, sqlite3 *to)
 {
         _cleanup_(free_p) char *name = NULL;
         int r = restore->to_other ? read_name(restore, to, &name) : 0;
 
-        r = r
-                    ?: map_result(restore, sqlite3_exec(scratch, "PRAGMA journal_mode = MEMORY",
-                                                   NULL, NULL, NULL));
-        r = r ?: map_result(restore, sqlite3_exec(scratch, "BEGIN", NULL, NULL, NULL));
+        r = r ?: execute(restore, scratch, "PRAGMA journal_mode = MEMORY");
+        r = r ?: execute(restore, scratch, "BEGIN");
         r = r ?: drop_wish(restore, scratch);
         if (!r && restore->to_other)
                 r = write_name(restore, scratch, name);
-        return r ?: map_result(restore, sqlite3_exec(scratch, "COMMIT", NULL, NULL, NULL));
+        return r ?: execute(restore, scratch, "COMMIT");
 }
 
 static int copy_all(const Restore *restore, sqlite3 *scratch, sqlite3 *to)
 {
         sqlite3_backup *backup = sqlite3_backup_init(to, "main", scratch, "main");
-        int rc;
+        int rc, finished;
 
         if (!backup)
-                return map_result(restore, sqlite3_errcode(to));
-        sqlite3_backup_step(backup, -1);
-        rc = sqlite3_backup_finish(backup);
+                return map_result(restore, to, sqlite3_errcode(to));
+        rc = sqlite3_backup_step(backup, -1);
+        /* Of a step that was busy it need not tell. */
+        finished = sqlite3_backup_finish(backup);
+        if (rc == SQLITE_DONE)
+                rc = finished;
         if (rc == SQLITE_READONLY)
                 return STORE_E_PAGE_SIZE;
-        return map_result(restore, rc);
+        return map_result(restore, to, rc);
 }
 
 /* A database that is new takes the image's page size. */

@@ -433,6 +433,10 @@ typedef struct NodeSync {
 void node_begin_sync(Node *node, NodeSync *ret);
 void node_end_sync(Node *node, const NodeSync *sync);
 
+/* db.c */
+/* The negative errno of a connection's last result. */
+int db_map_result(sqlite3 *handle, int result);
+
 /* vfs.c */
 int vfs_register(Store *store);
 void vfs_unregister(void);

@@ -353,6 +353,38 @@ static void a_garbled_page_is_named(void **state)
         assert_null(strstr(findings, NAME_B));
 }
 
+static int compare_texts(void *data, int n_a, const void *a, int n_b, const void *b)
+{
+        int order = memcmp(a, b, (size_t)MIN(n_a, n_b));
+
+        return order ? order : n_a - n_b;
+}
+
+/* The app's own functions and collations are not here. */
+static void what_only_the_app_can_compute_is_no_damage(void **state)
+{
+        unsigned char *bytes;
+        sqlite3 *db;
+        size_t size;
+
+        world_start(&world);
+        db = make_object(NAME_A);
+        sqlite3_create_collation(db, "mine", SQLITE_UTF8, NULL, compare_texts);
+        run(db, "CREATE TABLE u(a TEXT COLLATE mine UNIQUE)");
+        store_loop_run(world.store);
+        disconnect(db);
+        world_stop(&world);
+        make_drained_with(false, 40);
+        assert_int_equal(check_all(false), 0);
+        assert_int_equal(n_damage, 0);
+        assert_int_equal(n_odd, 1);
+        expect("database-unchecked ");
+        expect("no such collation sequence: mine");
+        bytes = find(object_path(NAME_A), &size);
+        memset(bytes + 2 * 4096 + 8, 0xa5, 600);
+        expect_damage("database-corrupt ");
+}
+
 static void a_garbled_header_is_named(void **state)
 {
         size_t size;
@@ -661,6 +693,7 @@ int main(void)
                 TEST(a_garbled_spill_file_is_named),
                 TEST(a_missing_spill_file_is_named),
                 TEST(a_garbled_page_is_named),
+                TEST(what_only_the_app_can_compute_is_no_damage),
                 TEST(a_garbled_header_is_named),
                 TEST(a_database_that_is_cut_is_named),
                 TEST(a_missing_database_of_a_commit_is_named),

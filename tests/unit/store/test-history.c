@@ -434,6 +434,67 @@ static void a_damaged_object_is_not_copied(void **state)
         disconnect(other);
 }
 
+static void add_one(sqlite3_context *context, int n, sqlite3_value **values)
+{
+        sqlite3_result_int(context, sqlite3_value_int(values[0]) + 1);
+}
+
+static int compare_texts(void *data, int n_a, const void *a, int n_b, const void *b)
+{
+        int order = memcmp(a, b, (size_t)MIN(n_a, n_b));
+
+        return order ? order : n_a - n_b;
+}
+
+/* As Django brings functions for its lookups: they stand in constraints and indexes. */
+static void what_only_the_app_can_compute_is_copied_unchecked(void **state)
+{
+        static const char *const schemas[] = {
+                "CREATE TABLE t(a INTEGER PRIMARY KEY, b, CHECK (plus(a) > 0))",
+                "CREATE TABLE t(a INTEGER PRIMARY KEY, b); CREATE INDEX i ON t(plus(a))",
+                "CREATE TABLE t(a INTEGER PRIMARY KEY, b GENERATED ALWAYS AS (plus(a)) STORED)",
+                "CREATE TABLE t(a INTEGER PRIMARY KEY, b TEXT COLLATE mine UNIQUE)",
+                "CREATE TABLE t(a INTEGER PRIMARY KEY, b AS (plus(a)) NOT NULL)",
+        };
+        static const char *const names[] = { "aa01", "ab01", "ac01", "ad01", "ae01" };
+
+        for (size_t i = 0; i < ELEMENTSOF(schemas); i++) {
+                sqlite3 *db = world_connect(&world, names[i]), *other;
+
+                sqlite3_create_function(db, "plus", 1,
+                        SQLITE_UTF8 | SQLITE_DETERMINISTIC | SQLITE_INNOCUOUS, NULL, add_one, NULL,
+                        NULL);
+                sqlite3_create_collation(db, "mine", SQLITE_UTF8, NULL, compare_texts);
+                run(db, schemas[i]);
+                run(db, "INSERT INTO t(a) VALUES(1), (2)");
+                store_loop_run(world.store);
+                assert_int_equal(copy(names[i], "bb01"), 0);
+                disconnect(db);
+                other = world_connect(&world, "bb01");
+                assert_int_equal(ask(other, "SELECT sum(a) FROM t"), 3);
+                disconnect(other);
+        }
+}
+
+static void the_rest_of_such_an_object_is_checked(void **state)
+{
+        sqlite3 *db = make("aa01", 900), *other = make("bb01", 4);
+        unsigned char *bytes;
+        size_t size;
+
+        sqlite3_create_collation(db, "mine", SQLITE_UTF8, NULL, compare_texts);
+        run(db, "CREATE TABLE u(a TEXT COLLATE mine UNIQUE)");
+        world_settle(&world);
+        disconnect(db);
+        world_settle(&world);
+        assert_int_equal(copy("aa01", "cc01"), 0);
+        bytes = memory_disk_find(world.memory, object_path("aa01"), &size);
+        memset(bytes + 3 * 4096, 0x55, 4096);
+        assert_int_equal(copy("aa01", "bb01"), STORE_E_CHANGED);
+        assert_int_equal(ask(other, "SELECT count(*) FROM t"), 4);
+        disconnect(other);
+}
+
 #define MEMORY(_fn) cmocka_unit_test_setup_teardown(_fn, start_memory, stop)
 #define BOTH(_fn)                                             \
         { #_fn "_in_memory", _fn, start_memory, stop, NULL }, \
@@ -462,6 +523,8 @@ int main(void)
                         a_page_size_other_than_the_destinations_is_refused, start_real, stop,
                         NULL },
                 MEMORY(a_damaged_object_is_not_copied),
+                MEMORY(what_only_the_app_can_compute_is_copied_unchecked),
+                MEMORY(the_rest_of_such_an_object_is_checked),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
