@@ -58,13 +58,22 @@ static void count_kept(Store *store)
 }
 
 /* A file that takes the place of one with the same name was there before. */
+static Kept *find_kept(Archive *archive, uint64_t first_lsn)
+{
+        size_t n = archive->n_kept;
+
+        while (n && archive->kept[n - 1].first_lsn > first_lsn)
+                n--;
+        return n && archive->kept[n - 1].first_lsn == first_lsn ? &archive->kept[n - 1] : NULL;
+}
+
 static int keep(Archive *archive, uint64_t first_lsn, uint64_t size)
 {
-        Kept *last = archive->n_kept ? &archive->kept[archive->n_kept - 1] : NULL;
+        Kept *known = find_kept(archive, first_lsn);
 
-        if (last && last->first_lsn == first_lsn) {
-                archive->bytes += size - last->size;
-                last->size = size;
+        if (known) {
+                archive->bytes += size - known->size;
+                known->size = size;
                 return 0;
         }
         if (archive->n_kept == archive->room) {
@@ -205,7 +214,11 @@ int archive_open_folder(Store *store)
                 uint64_t size;
 
                 r = path ? disk_stat_size(store->disk, path, &size) : -ENOMEM;
-                r = r ?: keep(archive, lsns[i], size);
+                /* Another slot's start has pruned it meanwhile. */
+                if (r == -ENOENT)
+                        r = 0;
+                else
+                        r = r ?: keep(archive, lsns[i], size);
         }
         if (r)
                 return r;

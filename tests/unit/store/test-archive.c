@@ -21,13 +21,21 @@ static size_t n_commits;
 
 static const DiskOps *real_ops;
 static DiskOps ops;
-static bool is_full;
+static bool is_full, is_pruning;
 
 static int open_unless_full(Disk *disk, const char *path, unsigned flags, DiskFile **ret)
 {
         if (is_full && flags & DISK_CREATE && strstr(path, "/archive/"))
                 return -ENOSPC;
         return real_ops->open(disk, path, flags, ret);
+}
+
+/* A slot's start prunes the others' folders: a file may go at any time. */
+static int stat_unless_pruned(Disk *disk, const char *path, uint64_t *ret)
+{
+        if (is_pruning && strstr(path, ".archive"))
+                disk_unlink(disk, path);
+        return real_ops->stat_size(disk, path, ret);
 }
 
 static void forget_commits(size_t kept)
@@ -42,8 +50,9 @@ static int start(void **state)
         real_ops = world.disk->ops;
         ops = *real_ops;
         ops.open = open_unless_full;
+        ops.stat_size = stat_unless_pruned;
         world.disk->ops = &ops;
-        is_full = false;
+        is_full = is_pruning = false;
         world.options.archive = ARCHIVE;
         world.options.segment_size = 256 << 10;
         world.options.n_segments = 4;
@@ -481,6 +490,64 @@ static void what_a_slot_left_goes_when_it_is_too_old(void **state)
         assert_int_equal(count_files(), 1);
 }
 
+static void a_start_while_another_slot_prunes_is_a_start(void **state)
+{
+        StoreStats stats;
+
+        make_files(3, 1000);
+        world_stop(&world);
+        is_pruning = true;
+        world_start(&world);
+        is_pruning = false;
+        store_get_stats(world.store, &stats);
+        assert_int_equal(stats.archive_files, 0);
+        assert_int_equal(stats.archive_bytes, 0);
+}
+
+/* Recovery finds one that is damaged and has what it held. */
+static void a_file_that_is_written_anew_counts_once(void **state)
+{
+        uint64_t *lsns, bytes = 0, size;
+        unsigned char *data;
+        StoreStats stats;
+        size_t n, len;
+        sqlite3 *db;
+        char *path;
+
+        world_stop(&world);
+        world.options.n_segments = 8;
+        world_start(&world);
+        db = world_connect(&world, "aa01");
+        run(db, "CREATE TABLE t(a)");
+        for (int i = 0; i < 15; i++) {
+                run(db, "INSERT INTO t VALUES(randomblob(30000))");
+                world_settle(&world);
+        }
+        disconnect(db);
+        assert_int_equal(archive_list(world.disk, ARCHIVE, &lsns, &n), 0);
+        assert_true(n >= 2);
+        path = archive_path(ARCHIVE, lsns[0]);
+        data = memory_disk_find(world.memory, path, &len);
+        data[20] ^= 1;
+        store_get_stats(world.store, &stats);
+        assert_true(stats.segments_live > n);
+        world_stop(&world);
+        world_start(&world);
+        free(path);
+        free(lsns);
+        assert_int_equal(archive_list(world.disk, ARCHIVE, &lsns, &n), 0);
+        for (size_t i = 0; i < n; i++) {
+                path = archive_path(ARCHIVE, lsns[i]);
+                assert_int_equal(disk_stat_size(world.disk, path, &size), 0);
+                bytes += size;
+                free(path);
+        }
+        free(lsns);
+        store_get_stats(world.store, &stats);
+        assert_int_equal(stats.archive_files, n);
+        assert_int_equal(stats.archive_bytes, bytes);
+}
+
 static void files_go_when_they_are_too_many(void **state)
 {
         StoreStats stats;
@@ -625,6 +692,8 @@ int main(void)
                 TEST(a_life_without_an_archive_is_a_gap),
                 TEST(files_go_when_they_are_too_old),
                 TEST(what_a_slot_left_goes_when_it_is_too_old),
+                TEST(a_start_while_another_slot_prunes_is_a_start),
+                TEST(a_file_that_is_written_anew_counts_once),
                 TEST(files_go_when_they_are_too_many),
                 TEST(a_torn_file_is_refused_where_it_is_torn),
                 TEST(an_object_is_found_among_many),
