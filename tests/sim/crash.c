@@ -13,7 +13,9 @@
 #include <errno.h>
 #include <getopt.h>
 #include <malloc.h>
+#include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -236,48 +238,73 @@ static int replay(const Options *options, unsigned *bad, unsigned *ret_n)
         return 0;
 }
 
-/* Every n-th block from the first; their number that failed. */
-static int run_blocks(const Options *options, unsigned first, unsigned n)
+/* What the processes of a run share. */
+typedef struct Shared {
+        atomic_uint_least64_t next_block;
+        atomic_bool stop; /* one that was to be the last has failed */
+        WorldStats sums[];
+} Shared;
+
+static bool run_block(const Options *options, Shared *shared, uint64_t block)
 {
-        uint64_t line = options->replay != NULL;
-        int failed = 0;
+        uint64_t i = block * BLOCK_SEEDS, end = MIN(i + BLOCK_SEEDS, options->n);
+        bool bad = false;
 
-        for (uint64_t i = 0, block = 0; i < options->n; i += BLOCK_SEEDS, block++) {
-                uint64_t end = MIN(i + BLOCK_SEEDS, options->n);
-                bool bad = false;
-
-                if (block % n != first)
-                        continue;
-                if (options->end_at && (uint64_t)time(NULL) >= options->end_at)
-                        break;
-                for (uint64_t j = i; j < end; j++) {
-                        bad |= !run_seed(options, options->first + j);
-                        if (bad && options->until_failure)
-                                break;
-                }
-                printf("%sok %llu - worlds %llu to %llu lose nothing that was shown\n",
-                        bad ? "not " : "", (unsigned long long)line + block + 1,
-                        (unsigned long long)(options->first + i),
-                        (unsigned long long)(options->first + end - 1));
-                fflush(stdout);
-                failed += bad;
+        for (uint64_t j = i; j < end && !shared->stop; j++) {
+                bad |= !run_seed(options, options->first + j);
                 if (bad && options->until_failure)
-                        break;
+                        shared->stop = true;
         }
-        return failed;
+        printf("%sok %llu - worlds %llu to %llu lose nothing that was shown\n", bad ? "not " : "",
+                (unsigned long long)(options->replay != NULL) + block + 1,
+                (unsigned long long)(options->first + i),
+                (unsigned long long)(options->first + end - 1));
+        fflush(stdout);
+        return !bad;
 }
 
-/* The blocks are dealt out; each process sums up in memory that all share. */
-static int run_processes(const Options *options)
+/* One block after the other that nobody has begun; their number that failed. */
+static int run_blocks(const Options *options, Shared *shared)
 {
-        size_t size = sizeof total * options->processes;
-        WorldStats *sums =
-                mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        int failed = 0;
+        uint64_t block;
+
+        for (;;) {
+                if (shared->stop || (options->end_at && (uint64_t)time(NULL) >= options->end_at))
+                        return failed;
+                block = atomic_fetch_add(&shared->next_block, 1);
+                if (block * BLOCK_SEEDS >= options->n)
+                        return failed;
+                failed += !run_block(options, shared, block);
+        }
+}
+
+/*
+ * A world's threads run one at a time: on one processor the turn passes without waking another one
+ * up. Where it cannot be, nothing but time is lost.
+ */
+static void stay_on_one_processor(unsigned number)
+{
+        cpu_set_t allowed, one;
+        unsigned n = 0;
+
+        if (sched_getaffinity(0, sizeof allowed, &allowed) || CPU_COUNT(&allowed) == 0)
+                return;
+        number %= (unsigned)CPU_COUNT(&allowed);
+        for (unsigned i = 0; i < CPU_SETSIZE; i++)
+                if (CPU_ISSET(i, &allowed) && n++ == number) {
+                        CPU_ZERO(&one);
+                        CPU_SET(i, &one);
+                        sched_setaffinity(0, sizeof one, &one);
+                        return;
+                }
+}
+
+static int run_processes(const Options *options, Shared *shared)
+{
         unsigned started = 0;
         int failed = 0, status;
 
-        if (sums == MAP_FAILED)
-                return -errno;
         fflush(stdout);
         for (; started < options->processes; started++) {
                 pid_t pid = fork();
@@ -286,8 +313,9 @@ static int run_processes(const Options *options)
                         return -errno;
                 if (pid == 0) {
                         memset(&total, 0, sizeof total);
-                        failed = run_blocks(options, started, options->processes);
-                        sums[started] = total;
+                        stay_on_one_processor(started);
+                        failed = run_blocks(options, shared);
+                        shared->sums[started] = total;
                         fflush(stdout);
                         _exit(failed != 0);
                 }
@@ -297,17 +325,23 @@ static int run_processes(const Options *options)
                 started--;
         }
         for (unsigned i = 0; i < options->processes; i++)
-                add_stats(&sums[i]);
-        munmap(sums, size);
+                add_stats(&shared->sums[i]);
         return failed;
 }
 
 static int run(const Options *options)
 {
         uint64_t blocks = (options->n + BLOCK_SEEDS - 1) / BLOCK_SEEDS;
+        size_t size = sizeof(Shared) + options->processes * sizeof(WorldStats);
+        Shared *shared =
+                mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
         unsigned bad = 0, n = 0;
         int r;
 
+        if (shared == MAP_FAILED) {
+                fprintf(stderr, "crash: memory to share: %s\n", strerror(errno));
+                return 2;
+        }
         if (!options->end_at)
                 printf("1..%llu\n", (unsigned long long)blocks + (options->replay != NULL));
         if (options->replay) {
@@ -316,7 +350,8 @@ static int run(const Options *options)
                 printf("%sok 1 - the %u worlds that once failed lose nothing\n", bad ? "not " : "",
                         n);
         }
-        r = options->processes > 1 ? run_processes(options) : run_blocks(options, 0, 1);
+        r = options->processes > 1 ? run_processes(options, shared) : run_blocks(options, shared);
+        munmap(shared, size);
         print_total();
         return r || bad ? 1 : 0;
 }
