@@ -69,17 +69,18 @@ static void run_objects(void *data)
         const Runner *runner = data;
         World *world = runner->world;
 
-        while (!world_is_over(world)) {
-                unsigned i = (unsigned)rng_below(&world->rng, world->n_objects);
+        /* Objects are dealt out to the runners. */
+        unsigned n = (world->n_objects - runner->number + world->n_runners - 1) / world->n_runners;
 
-                if (i % world->n_runners == runner->number) {
-                        world->steps_left--;
-                        world->stats.steps++;
-                        if (world->fills_up && rng_chance(&world->rng, 20))
-                                sim_disk_set_full(world->disk, rng_chance(&world->rng, 400));
-                        object_step(&world->objects[i]);
-                }
-                if (i % world->n_runners != runner->number || rng_chance(&world->rng, 500))
+        while (!world_is_over(world)) {
+                unsigned i = (unsigned)rng_below(&world->rng, n) * world->n_runners;
+
+                world->steps_left--;
+                world->stats.steps++;
+                if (world->fills_up && rng_chance(&world->rng, 20))
+                        sim_disk_set_full(world->disk, rng_chance(&world->rng, 400));
+                object_step(&world->objects[runner->number + i]);
+                if (rng_chance(&world->rng, 500))
                         turns_wait();
         }
         world->runners_left--;
@@ -267,7 +268,7 @@ static void arm_verification(World *world)
 {
         Rng *rng = &world->rng;
 
-        if (world->life == 0 && rng_chance(rng, 300))
+        if (world->life == 0 && rng_chance(rng, 600))
                 sim_disk_arm_at(world->disk, SIM_EVENT_MKDIR, 1 + (unsigned)rng_below(rng, 4),
                         1 + rng_below(rng, 2));
         else if (rng_chance(rng, 100))
@@ -404,6 +405,16 @@ static void end_life(World *world)
         crash(world);
 }
 
+/* Below n, and rather a small number: most defects need few steps and lives, some need many. */
+static unsigned small_below(Rng *rng, unsigned n, unsigned draws)
+{
+        unsigned least = n;
+
+        while (draws-- > 0)
+                least = MIN(least, (unsigned)rng_below(rng, n));
+        return least;
+}
+
 static void live(World *world)
 {
         Runner runners[WORLD_RUNNERS];
@@ -413,7 +424,7 @@ static void live(World *world)
         world->life++;
         world->stats.lives++;
         world->woken = world->has_work = true;
-        world->steps_left = 5 + rng_below(&world->rng, 64u << rng_below(&world->rng, 5));
+        world->steps_left = 5 + rng_below(&world->rng, 64u << small_below(&world->rng, 5, 3));
         if (world->hoards)
                 world->steps_left += 300;
         world->runners_left = world->n_runners;
@@ -457,9 +468,9 @@ static void set_up(World *world)
         dd_assert(r == 0);
         sim_disk_set_trace(world->disk, world->trace);
         sim_disk_set_yield(world->disk, (void (*)(void *))turns_yield, NULL);
-        world->hoards = rng_chance(rng, 80);
+        world->hoards = rng_chance(rng, 40);
         world->n_objects = (unsigned)rng_between(rng, 1, world->hoards ? 2 : WORLD_OBJECTS);
-        world->n_runners = (unsigned)rng_between(rng, 1, WORLD_RUNNERS);
+        world->n_runners = (unsigned)rng_between(rng, 1, MIN(WORLD_RUNNERS, world->n_objects));
         world->segment_size = 256u * 1024u << rng_below(rng, 2);
         world->n_segments = (unsigned)rng_between(rng, 3, 6);
         world->queue_max = 1024u * 1024u << rng_below(rng, 3);
@@ -500,7 +511,7 @@ void world_run(World *world)
         uint64_t lives;
 
         set_up(world);
-        lives = rng_between(&world->rng, 1, 4);
+        lives = 1 + small_below(&world->rng, 4, 2);
         for (uint64_t i = 0; i < lives && !world->failed; i++) {
                 recover(world);
                 if (!world->failed)

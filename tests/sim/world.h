@@ -22,7 +22,7 @@
 #include "tests/sim/sim-disk.h"
 
 #define WORLD_OBJECTS 6
-#define WORLD_RUNNERS 3
+#define WORLD_RUNNERS 3u
 #define WORLD_MESSAGE 400
 
 typedef struct World World;
