@@ -2,9 +2,11 @@
 """A real durabled under test: started by durablectl dev on a free port, stopped by pid.
 
 The build folder is $DURABLED_BUILD (default: build). State lives in a temporary folder that is
-removed at the end, unless the test names one of its own.
+removed at the end, unless the test names one of its own. With $DURABLED_TEST_DEPS, a folder, what
+one test has had durablectl install for a project is not installed again for the next.
 """
 
+import contextlib
 import ctypes
 import http.client
 import http.cookies
@@ -24,6 +26,7 @@ BUILD = os.path.join(TOP, os.environ.get("DURABLED_BUILD", "build"))
 DURABLECTL = os.path.join(BUILD, "tui", "durablectl")
 FIXTURES = os.path.join(TOP, "tests", "fixtures")
 TEMPLATE = os.path.join(TOP, "templates", "django")
+DEPENDENCIES = os.environ.get("DURABLED_TEST_DEPS")
 START_SECONDS = 90
 SANITIZER = re.compile(
     r"^.*(?:ERROR: AddressSanitizer|LeakSanitizer|ThreadSanitizer|runtime error: ).*$", re.M)
@@ -47,6 +50,28 @@ def copy_project(source, folder):
     skip = shutil.ignore_patterns("__pycache__", "staticfiles", ".durabled", ".dev.vars")
     shutil.copytree(source, target, ignore=skip)
     return target
+
+
+def lend_dependencies(state):
+    """Links what is there already into a state that begins."""
+    own = os.path.join(state, "deps")
+    if not DEPENDENCIES or os.path.exists(own):
+        return
+    os.makedirs(own)
+    for name in os.listdir(DEPENDENCIES):
+        os.symlink(os.path.join(DEPENDENCIES, name), os.path.join(own, name))
+
+
+def keep_dependencies(state):
+    """Of a state that goes: all that was installed whole, and not by another test meanwhile."""
+    own = os.path.join(state, "deps")
+    if not DEPENDENCIES or not os.path.isdir(own):
+        return
+    for name in os.listdir(own):
+        path = os.path.join(own, name)
+        if not os.path.islink(path) and os.path.exists(os.path.join(path, ".complete")):
+            with contextlib.suppress(OSError):
+                os.rename(path, os.path.join(DEPENDENCIES, name))
 
 
 class Answer:
@@ -126,11 +151,13 @@ class Daemon:
     def __exit__(self, *_):
         self.stop()
         if self.own_state:
+            keep_dependencies(self.state)
             shutil.rmtree(self.state, ignore_errors=True)
 
     def start(self, wait=True):
         command = [DURABLECTL, "dev", self.project, "--listen", f"127.0.0.1:{self.port}"]
         command += ["--state", self.state, "--workers", str(self.workers), *self.options]
+        lend_dependencies(self.state)
         self.output = open(os.path.join(self.state, "output.log"), "ab")
         self.process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=self.output, stderr=self.output,
