@@ -3,7 +3,7 @@
 
 import os
 
-from lib import PROJECT, UWSGI, Left, Ours, Peer, compare, left_out, need, wait_port
+from lib import PROJECT, RAW, Left, Ours, Peer, RawUwsgi, compare, left_out, wait_port
 
 
 class Nginx(Peer):
@@ -13,24 +13,6 @@ class Nginx(Peer):
                 file.write(b"x" * size)
         process = self.nginx(
             f"location = /plain {{ return 200 'hello'; }} location / {{ root {self.folder}; }}")
-        wait_port(self.port, process)
-
-
-class RawUwsgi(Peer):
-    """A bare WSGI function on one SQLite file, behind nginx."""
-
-    def start(self):
-        need("uwsgi", "nginx")
-        application = os.path.join(PROJECT, "src", "raw_wsgi.py")
-        environment = {"BENCH_DB": f"{self.folder}/raw.sqlite"}
-        # The file is made here, and each process opens it for itself (--lazy-apps).
-        self.run(["/usr/bin/python3", application], environment)
-        self.spawn(
-            [*UWSGI, "--socket", f"{self.folder}/uwsgi.sock", "--wsgi-file", application],
-            environment)
-        process = self.nginx(
-            "location / { include /etc/nginx/uwsgi_params;"
-            f" uwsgi_pass unix:{self.folder}/uwsgi.sock; }}")
         wait_port(self.port, process)
 
 
@@ -48,13 +30,13 @@ def run(settings):
                                     note="nginx, 2 workers")
         except Left as why:
             rows += left_out("http", "nginx", why)
-        try:
-            with RawUwsgi("uwsgi") as peer:
-                for case, path, durable in (
-                    ("object-read", "/raw/read", False), ("object-write", "/raw/write", True),
-                ):
-                    rows += compare(settings, "http", case, (ours.port, path), (peer.port, path),
-                                    note="uwsgi x2, sqlite3, FULL", durable=durable)
-        except Left as why:
-            rows += left_out("http", "uwsgi", why)
+    try:
+        with Ours(RAW) as ours, RawUwsgi("FULL", "one") as peer:
+            for case, path, durable in (
+                ("object-read", "/raw/one/read", False), ("object-write", "/raw/one/write", True),
+            ):
+                rows += compare(settings, "http", case, (ours.port, path), (peer.port, path),
+                                note="uwsgi x2, sqlite3, FULL", durable=durable)
+    except Left as why:
+        rows += left_out("http", "uwsgi", why)
     return rows

@@ -10,11 +10,16 @@ import sys
 import tempfile
 import time
 
+import storage_http
 from daemon import BUILD, Daemon, copy_project
 from lib import PROJECT, print_row
 
 PROGRAM = os.path.join(BUILD, "tests", "bench", "bench-storage")
+DEFAULTS = (3, 2)  # pairs, seconds
 OBJECTS = (1, 10, 100, 1000, 10000)
+COMMITS = (("cpu_us", "us of CPU a commit"), ("p50_us", "us to durable, median"),
+           ("p99_us", "us to durable, p99"), ("record_bytes", "bytes a commit"),
+           ("disk_bytes", "bytes written a commit"), ("batch", "commits a write"))
 LONG = bool(os.environ.get("DURABLED_LONG"))
 
 
@@ -92,17 +97,27 @@ def commits(settings):
                 rounds["ours"].append(ours.ask("ours"))
                 rounds["full"].append(peer.ask("full"))
                 rounds["off"].append(peer.ask("off"))
-        for side, words in (("full", "WAL, synchronous=FULL"), ("off", "WAL, OFF: not durable")):
-            pairs = [(one["rate"], other["rate"])
-                     for one, other in zip(rounds["ours"], rounds[side])]
-            rows.append(row(f"commits-{n}-{side}", "commits/s", pairs, words, side == "full"))
-        for name, unit in (("cpu_us", "us of CPU a commit"), ("p50_us", "us to durable, median"),
-                           ("p99_us", "us to durable, p99"), ("record_bytes", "bytes a commit"),
-                           ("disk_bytes", "bytes written a commit"), ("batch", "commits a write")):
-            others = {side: median(rounds[side], name) for side in ("full", "off")
-                      if name in rounds[side][0]}
-            rows.append(figure(f"commits-{n}-{name}", unit, median(rounds["ours"], name), **others))
+        rows += report(f"commits-{n}", rounds, COMMITS)
     return rows
+
+
+def report(case, rounds, figures):
+    """Rates pair by pair, and the rest by medians."""
+    rows = []
+    for side, words in (("full", "WAL, synchronous=FULL"), ("off", "WAL, OFF: not durable")):
+        pairs = [(one["rate"], other["rate"]) for one, other in zip(rounds["ours"], rounds[side])]
+        rows.append(row(f"{case}-{side}", "commits/s", pairs, words, side == "full"))
+    for name, unit in figures:
+        others = {side: median(rounds[side], name) for side in ("full", "off")
+                  if name in rounds[side][0]}
+        rows.append(figure(f"{case}-{name}", unit, median(rounds["ours"], name), **others))
+    return rows
+
+
+def http(settings):
+    """The same over HTTP, through the daemon."""
+    return storage_http.measure(settings, lambda n, rounds: report(
+        f"http-{n}", rounds, storage_http.FIGURES))
 
 
 def lone(settings):
@@ -182,12 +197,14 @@ def start_once(project, state):
     return taken
 
 
-CASES = (commits, lone, retire, memory, speed, recover, start)
+CASES = (commits, http, lone, retire, memory, speed, recover, start)
 
 
 def run(settings):
     rows = []
     for case in CASES:
         if not settings.only or settings.only in case.__name__:
+            begun = time.monotonic()
             rows += case(settings)
+            print(f"{case.__name__}: {time.monotonic() - begun:.0f} s", file=sys.stderr)
     return rows

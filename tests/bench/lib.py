@@ -15,6 +15,7 @@ from daemon import Daemon, copy_project, free_port
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PROJECT = os.path.join(HERE, "project")
+RAW = os.path.join(HERE, "raw")
 CONNECTIONS = 32
 # nginx's workers are another user's when it is started by root: hence the socket's mode.
 UWSGI = [
@@ -120,6 +121,29 @@ class Peer:
         return self.spawn(["nginx", "-c", path, "-e", f"{self.folder}/error.log"])
 
 
+class RawUwsgi(Peer):
+    """A bare WSGI function on one SQLite file an object, behind nginx."""
+
+    def __init__(self, synchronous, objects):
+        super().__init__(f"uwsgi, {synchronous}")
+        self.synchronous = synchronous
+        self.objects = str(objects)
+
+    def start(self):
+        need("uwsgi", "nginx")
+        application = os.path.join(RAW, "src", "raw_wsgi.py")
+        environment = {"BENCH_DB": self.folder, "BENCH_SYNCHRONOUS": self.synchronous}
+        # The files are made here, and each process opens them for itself (--lazy-apps).
+        self.run(["/usr/bin/python3", application, self.objects], environment)
+        self.spawn(
+            [*UWSGI, "--socket", f"{self.folder}/uwsgi.sock", "--wsgi-file", application],
+            environment)
+        process = self.nginx(
+            "location / { include /etc/nginx/uwsgi_params;"
+            f" uwsgi_pass unix:{self.folder}/uwsgi.sock; }}")
+        wait_port(self.port, process)
+
+
 class Ours(Daemon):
     """This project's daemon on a copy of a project."""
 
@@ -134,15 +158,26 @@ class Ours(Daemon):
 
 
 def wrk(port, path, seconds, script=None):
-    """Requests a second. An answer that is no 2xx is a failure of the bench."""
-    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s"]
+    """Requests a second."""
+    return load(port, path, seconds, script)["rate"]
+
+
+def load(port, path, seconds, script=None, connections=CONNECTIONS, arguments=()):
+    """Of a run of wrk: rate, requests, p50_us, p99_us. An answer that is no 2xx is a failure of the
+    bench. arguments: the script's."""
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "--timeout", "30s"]
     if script:
         command += ["-s", script]
-    command.append(f"http://127.0.0.1:{port}{path}")
+    command += [f"http://127.0.0.1:{port}{path}", "--", *map(str, arguments)]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     if "Non-2xx" in said or "Socket errors" in said:
         raise AssertionError(f"{path}: {said}")
-    return float(re.search(r"Requests/sec:\s+([0-9.]+)", said).group(1))
+    made = {"rate": float(re.search(r"Requests/sec:\s+([0-9.]+)", said).group(1)),
+            "requests": int(re.search(r"([0-9]+) requests in", said).group(1))}
+    for part in ("50", "99"):
+        value, unit = re.search(rf"\s{part}%\s+([0-9.]+)(us|ms|s|m)\s", said).groups()
+        made[f"p{part}_us"] = float(value) * {"us": 1, "ms": 1e3, "s": 1e6, "m": 6e7}[unit]
+    return made
 
 
 def compare(settings, bench, case, ours, peer, script=None, durable=False, note=""):
@@ -175,7 +210,8 @@ def left_out(bench, case, why):
 def print_row(row, file):
     name = f"{row['bench']}/{row['case']}"
     if "ratio" not in row:
-        print(f"{name:<34} {row['value']:>10.1f} {row['unit']}", file=file)
+        others = "".join(f", {side} {row[side]:.1f}" for side in ("full", "off") if side in row)
+        print(f"{name:<34} {row['value']:>10.1f} {row['unit']}{others}", file=file)
         return
     print(
         f"{name:<34} {row['value']:>10.0f} {row['against_value']:>10.0f}"
