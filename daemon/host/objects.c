@@ -17,6 +17,9 @@
 
 #define INTERFACE "io.durabled.Objects."
 #define CANDIDATES_MAX 64u
+/* Asked at a time whether they have an object: a worker takes no more than 16 requests. */
+#define FINDS_MAX 8u
+#define NAME_SHOWN 200u
 
 typedef struct Candidate {
         struct ObjectsCall *owner;
@@ -26,21 +29,24 @@ typedef struct Candidate {
         bool exists;
 } Candidate;
 
-/* fd: -1, or what came with the answer; taken. */
-typedef void (*ObjectsDone)(
-        struct ObjectsCall *objects, const Candidate *object, json_t *answer, int fd);
+typedef struct ObjectsWork {
+        const char *verb; /* of the worker (daemon/operator.h) */
+        /* Before the worker is asked; may be NULL. False: the call has been answered. */
+        bool (*prepare)(struct ObjectsCall *objects, const Candidate *object);
+        /* fd: -1, or what came with the answer; taken. */
+        void (*done)(struct ObjectsCall *objects, const Candidate *object, json_t *answer, int fd);
+} ObjectsWork;
 
 /* One request on its way. */
 typedef struct ObjectsCall {
         Supervisor *supervisor;
         ControlCall *call;
         json_t *parameters;
-        const char *verb;
+        const ObjectsWork *work;
         Candidate *candidates;
-        size_t n_candidates, n_waiting;
-        Candidate *to;           /* of a snapshot */
-        const char *unreachable; /* why a class could not be asked */
-        ObjectsDone done;
+        size_t n_candidates, n_asked, n_waiting;
+        Candidate *to;         /* of a snapshot */
+        char unreachable[400]; /* which class could not be asked, and why */
 } ObjectsCall;
 
 static void candidate_done(Candidate *candidate)
@@ -101,6 +107,54 @@ static const char *objects_get(const ObjectsCall *objects, const char *key)
         return json_string_value(json_object_get(objects->parameters, key));
 }
 
+/* ---- what is asked ---- */
+
+static bool has_type(const json_t *value, char type)
+{
+        return json_is_null(value) || (type == 's'          ? json_is_string(value)
+                                              : type == 'i' ? json_is_integer(value)
+                                                            : json_is_boolean(value));
+}
+
+/* What is misspelt or of another type would be as if it had not been said: an export of the
+ * present where the past was wanted. own: the keys of the method's own, each after a blank. False:
+ * the call has been answered. */
+static bool parameters_check(ControlCall *call, json_t *parameters, const char *own)
+{
+        static const struct {
+                const char *key;
+                char type;
+                bool own;
+        } known[] = {
+                { " app", 's', false },
+                { " class", 's', false },
+                { " name", 's', false },
+                { " id", 's', false },
+                { " time_ns", 'i', true },
+                { " bookmark", 's', true },
+                { " to", 's', true },
+                { " to_id", 's', true },
+                { " overwrite", 'b', true },
+        };
+        const char *key;
+        json_t *value;
+
+        json_object_foreach(parameters, key, value)
+        {
+                bool right = false;
+
+                for (size_t i = 0; i < ELEMENTSOF(known) && !right; i++)
+                        right = strcmp(known[i].key + 1, key) == 0 &&
+                                (!known[i].own || strstr(own, known[i].key)) &&
+                                has_type(value, known[i].type);
+                if (right)
+                        continue;
+                control_reply_invalid(call, key);
+                return false;
+        }
+        return true;
+}
+
 /* ---- which object ---- */
 
 static const char *id_problem(int r)
@@ -108,7 +162,7 @@ static const char *id_problem(int r)
         return r == IDENT_E_LENGTH  ? "an id has 64 digits"
                : r == IDENT_E_DIGIT ? "an id is written with the digits 0-9 and a-f"
                : r == 0             ? "the name cannot be used"
-                                    : "this id belongs to another class";
+                                    : "this id belongs to no class that could be meant";
 }
 
 /* The id of the object in that class. 0, IDENT_E_*, or a negative errno. */
@@ -204,6 +258,33 @@ static bool objects_search(ObjectsCall *objects)
         return false;
 }
 
+/* " 'NAME'", or nothing when it is long: an error is to be read. */
+static const char *shown_name(const char *name, char out[NAME_SHOWN + 4])
+{
+        out[0] = '\0';
+        if (name && *name && strlen(name) <= NAME_SHOWN)
+                snprintf(out, NAME_SHOWN + 4, " '%s'", name);
+        return out;
+}
+
+/* object: NULL when all classes were asked. */
+static void objects_fail_absent(ObjectsCall *objects, const Candidate *object)
+{
+        const char *name = objects_get(objects, "name");
+        char text[NAME_SHOWN + 400], shown[NAME_SHOWN + 4];
+        bool past = !object && json_is_string(json_object_get(objects->parameters, "bookmark"));
+
+        shown_name(name ? name : objects_get(objects, "id"), shown);
+        if (object)
+                snprintf(text, sizeof(text), "there is no object%s in class %s of app %s", shown,
+                        object->class_name, object->app->config->name);
+        else
+                snprintf(text, sizeof(text), "there is no object%s in any of %zu classes%s", shown,
+                        objects->n_candidates,
+                        past ? "; to reach the past of one that was deleted, name its class" : "");
+        objects_fail(objects, "NoSuchObject", "message", text);
+}
+
 static Slot *candidate_get_slot(const Candidate *candidate)
 {
         SupervisorApp *app = candidate->app;
@@ -229,20 +310,38 @@ static json_t *message_new(const Candidate *object, const char *verb, const char
                 "object", id, "name", name);
 }
 
+/* answer: an error, or NULL when memory is out. */
+static void object_failed(ObjectsCall *objects, const Candidate *object, json_t *answer)
+{
+        const char *error = json_string_value(json_object_get(answer, "error"));
+        const char *message = json_string_value(json_object_get(answer, "message"));
+        char text[NAME_SHOWN + 200], shown[NAME_SHOWN + 4];
+
+        if (error && strcmp(error, "NoSuchObject") == 0) {
+                objects_fail_absent(objects, object);
+        } else if (error && strcmp(error, "ObjectExists") == 0) {
+                snprintf(text, sizeof(text),
+                        "there is an object%s: it is replaced only when that is asked for "
+                        "(overwrite; durablectl: --force)",
+                        shown_name(objects_get(objects, "to"), shown));
+                objects_fail(objects, error, "message", text);
+        } else {
+                objects_fail(objects, error ? error : "Failed", "message",
+                        message ? message : strerror(ENOMEM));
+        }
+}
+
 static void object_answered(json_t *answer, int fd, void *data)
 {
         const Candidate *object = data;
         ObjectsCall *objects = object->owner;
-        const char *error = json_string_value(json_object_get(answer, "error"));
-        const char *message = json_string_value(json_object_get(answer, "message"));
 
-        if (answer && !error) {
-                objects->done(objects, object, answer, fd);
+        if (answer && !json_object_get(answer, "error")) {
+                objects->work->done(objects, object, answer, fd);
                 return;
         }
         close_p(&fd);
-        objects_fail(
-                objects, error ? error : "Failed", "message", message ? message : strerror(ENOMEM));
+        object_failed(objects, object, answer);
 }
 
 /* Parameters of the verb are handed on by name. */
@@ -250,9 +349,11 @@ static void object_operate(ObjectsCall *objects, const Candidate *object)
 {
         static const char *const keys[] = { "time_ns", "bookmark" };
         _cleanup_(json_decref_p) json_t *message =
-                message_new(object, objects->verb, objects_get(objects, "name"));
+                message_new(object, objects->work->verb, objects_get(objects, "name"));
         int r = message ? 0 : -ENOMEM;
 
+        if (objects->work->prepare && !objects->work->prepare(objects, object))
+                return;
         for (size_t i = 0; i < ELEMENTSOF(keys) && !r; i++) {
                 json_t *value = json_object_get(objects->parameters, keys[i]);
 
@@ -285,14 +386,24 @@ static void objects_choose(ObjectsCall *objects)
                                 len ? ", " : "", candidate->class_name,
                                 candidate->app->config->name);
         }
-        if (objects->unreachable)
+        if (objects->unreachable[0])
                 objects_fail(objects, "Unavailable", "message", objects->unreachable);
         else if (n_found == 0)
-                objects_fail(objects, "NoSuchObject", "message", "there is no such object");
+                objects_fail_absent(objects, NULL);
         else if (n_found > 1)
                 objects_fail(objects, "AmbiguousObject", "classes", text);
         else
                 object_operate(objects, found);
+}
+
+static void objects_step(ObjectsCall *objects);
+
+static void candidate_unreachable(const Candidate *candidate, const char *why)
+{
+        snprintf(candidate->owner->unreachable, sizeof(candidate->owner->unreachable),
+                "class %s of app %s could have the object and cannot be asked now (%s): name the "
+                "class that you mean, or try again",
+                candidate->class_name, candidate->app->config->name, why);
 }
 
 static void find_answered(json_t *answer, int fd, void *data)
@@ -300,48 +411,47 @@ static void find_answered(json_t *answer, int fd, void *data)
         Candidate *candidate = data;
         ObjectsCall *objects = candidate->owner;
         const char *error = json_string_value(json_object_get(answer, "error"));
+        const char *message = json_string_value(json_object_get(answer, "message"));
 
         close_p(&fd);
         candidate->exists = answer && !error;
         if (!answer || (error && strcmp(error, "NoSuchObject") != 0))
-                objects->unreachable = "a class that could have the object cannot be asked now: "
-                                       "name the class";
-        if (--objects->n_waiting == 0)
-                objects_choose(objects);
+                candidate_unreachable(candidate, message ? message : strerror(ENOMEM));
+        objects->n_waiting--;
+        objects_step(objects);
 }
 
-static void objects_find(ObjectsCall *objects)
+/* A few at a time; the choice comes with the last answer. */
+static void objects_step(ObjectsCall *objects)
 {
-        objects->n_waiting = 1; /* our own, until all are asked */
-        for (size_t i = 0; i < objects->n_candidates; i++) {
-                Candidate *candidate = &objects->candidates[i];
+        while (objects->n_waiting < FINDS_MAX && objects->n_asked < objects->n_candidates) {
+                Candidate *candidate = &objects->candidates[objects->n_asked++];
                 _cleanup_(json_decref_p) json_t *message = message_new(candidate, "find", NULL);
                 int r = message ? slot_operate(candidate_get_slot(candidate), message, -1,
                                           find_answered, candidate)
                                 : -ENOMEM;
 
                 if (r < 0)
-                        objects->unreachable = send_problem(r);
+                        candidate_unreachable(candidate, send_problem(r));
                 else
                         objects->n_waiting++;
         }
-        if (--objects->n_waiting == 0)
+        if (objects->n_waiting == 0)
                 objects_choose(objects);
 }
 
-static void objects_start(ControlCall *call, json_t *parameters, Supervisor *supervisor,
-        const char *verb, ObjectsDone done)
+static void objects_start(
+        ControlCall *call, json_t *parameters, Supervisor *supervisor, const ObjectsWork *work)
 {
         ObjectsCall *objects = objects_new(call, parameters, supervisor);
 
         if (!objects || !objects_search(objects))
                 return;
-        objects->verb = verb;
-        objects->done = done;
+        objects->work = work;
         if (objects->n_candidates == 1)
                 object_operate(objects, &objects->candidates[0]);
         else
-                objects_find(objects);
+                objects_step(objects);
 }
 
 /* ---- the methods ---- */
@@ -379,13 +489,15 @@ static void bookmark_done(ObjectsCall *objects, const Candidate *object, json_t 
 
 static void objects_bookmark(ControlCall *call, json_t *parameters, void *data)
 {
+        static const ObjectsWork work = { "bookmark", NULL, bookmark_done };
         const json_t *time_ns = json_object_get(parameters, "time_ns");
 
-        if (time_ns && !json_is_null(time_ns) &&
-                (!json_is_integer(time_ns) || json_integer_value(time_ns) < 0))
+        if (!parameters_check(call, parameters, " time_ns"))
+                return;
+        if (json_integer_value(time_ns) < 0)
                 control_reply_invalid(call, "time_ns");
         else
-                objects_start(call, parameters, data, "bookmark", bookmark_done);
+                objects_start(call, parameters, data, &work);
 }
 
 static void export_done(ObjectsCall *objects, const Candidate *object, json_t *answer, int fd)
@@ -398,7 +510,10 @@ static void export_done(ObjectsCall *objects, const Candidate *object, json_t *a
 
 static void objects_export(ControlCall *call, json_t *parameters, void *data)
 {
-        objects_start(call, parameters, data, "export", export_done);
+        static const ObjectsWork work = { "export", NULL, export_done };
+
+        if (parameters_check(call, parameters, " bookmark"))
+                objects_start(call, parameters, data, &work);
 }
 
 static void restore_done(ObjectsCall *objects, const Candidate *object, json_t *answer, int fd)
@@ -409,10 +524,14 @@ static void restore_done(ObjectsCall *objects, const Candidate *object, json_t *
 
 static void objects_restore(ControlCall *call, json_t *parameters, void *data)
 {
+        static const ObjectsWork work = { "restore", NULL, restore_done };
+
+        if (!parameters_check(call, parameters, " bookmark"))
+                return;
         if (!json_is_string(json_object_get(parameters, "bookmark")))
                 control_reply_invalid(call, "bookmark");
         else
-                objects_start(call, parameters, data, "restore", restore_done);
+                objects_start(call, parameters, data, &work);
 }
 
 /* The copy has been made; it goes into the other object, which may be another worker's. */
@@ -420,15 +539,12 @@ static void snapshot_imported(json_t *answer, int fd, void *data)
 {
         const Candidate *to = data;
         ObjectsCall *objects = to->owner;
-        const char *error = json_string_value(json_object_get(answer, "error"));
-        const char *message = json_string_value(json_object_get(answer, "message"));
         bool created = json_is_true(json_object_get(answer, "created"));
         _cleanup_(json_decref_p) json_t *null = json_null();
 
         close_p(&fd);
-        if (!answer || error)
-                objects_fail(objects, error ? error : "Failed", "message",
-                        message ? message : strerror(ENOMEM));
+        if (!answer || json_object_get(answer, "error"))
+                object_failed(objects, to, answer);
         else
                 reply_with(objects, to, "undo",
                         created ? null : json_object_get(answer, "bookmark"), -1);
@@ -465,31 +581,41 @@ static int snapshot_send(ObjectsCall *objects, int fd)
 
 static void snapshot_exported(ObjectsCall *objects, const Candidate *object, json_t *answer, int fd)
 {
-        int r = snapshot_find_target(objects, object);
+        int r = fd < 0 ? -EBADF : snapshot_send(objects, fd);
 
-        if (r != 0) {
+        if (r < 0)
+                objects_fail(objects, "Unavailable", "message", send_problem(r));
+        close_p(&fd);
+}
+
+/* Before the copy is made. False: the call has been answered. */
+static bool snapshot_prepare(ObjectsCall *objects, const Candidate *from)
+{
+        int r = snapshot_find_target(objects, from);
+
+        if (r == 0 && !ident_equal(&objects->to->id, &from->id))
+                return true;
+        if (r != 0)
                 objects_fail(objects, r < 0 ? "Failed" : "InvalidId", "message",
                         r < 0 ? strerror(-r) : id_problem(r));
-        } else if (ident_equal(&objects->to->id, &object->id)) {
+        else
                 objects_fail(objects, "Failed", "message",
                         "the destination is the object itself: that is a restore");
-        } else {
-                r = fd < 0 ? -EBADF : snapshot_send(objects, fd);
-                if (r < 0)
-                        objects_fail(objects, "Unavailable", "message", send_problem(r));
-        }
-        close_p(&fd);
+        return false;
 }
 
 static void objects_snapshot(ControlCall *call, json_t *parameters, void *data)
 {
+        static const ObjectsWork work = { "export", snapshot_prepare, snapshot_exported };
         bool has_name = json_is_string(json_object_get(parameters, "to"));
         bool has_id = json_is_string(json_object_get(parameters, "to_id"));
 
+        if (!parameters_check(call, parameters, " bookmark to to_id overwrite"))
+                return;
         if (has_name == has_id)
                 control_reply_invalid(call, has_name ? "to_id" : "to");
         else
-                objects_start(call, parameters, data, "export", snapshot_exported);
+                objects_start(call, parameters, data, &work);
 }
 
 static json_t *address_new(
@@ -524,6 +650,8 @@ static void objects_address(ControlCall *call, json_t *parameters, void *data)
         _cleanup_(json_decref_p) json_t *answer = NULL;
         ObjectsCall *objects;
 
+        if (!parameters_check(call, parameters, ""))
+                return;
         for (int i = 0; i < 2; i++) {
                 const char *key = i ? "class" : "app";
 

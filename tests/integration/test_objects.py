@@ -93,17 +93,23 @@ FAILED, USAGE, ABSENT, NO_DAEMON = 1, 2, 3, 4
 
 
 class ObjectsCase(unittest.TestCase):
+    WORKERS = 2
+
     @classmethod
     def setUpClass(cls):
         cls.folder = tempfile.mkdtemp(prefix="durabled-project-", dir="/tmp")
         cls.addClassCleanup(shutil.rmtree, cls.folder, ignore_errors=True)
         os.mkdir(os.path.join(cls.folder, "src"))
-        for name, text in (("wrangler.jsonc", MANIFEST), ("src/index.py", MAIN)):
+        for name, text in zip(("wrangler.jsonc", "src/index.py"), cls.project()):
             with open(os.path.join(cls.folder, name), "w", encoding="utf-8") as file:
                 file.write(text)
-        cls.daemon = Service(cls.folder, workers=2)
+        cls.daemon = Service(cls.folder, workers=cls.WORKERS)
         cls.daemon.__enter__()
         cls.addClassCleanup(cls.daemon.__exit__)
+
+    @classmethod
+    def project(cls):
+        return MANIFEST, MAIN
 
     def run_objects(self, *arguments, stdin=None, cwd=None):
         command = [DURABLECTL, "objects", *arguments]
@@ -192,6 +198,21 @@ class Bookmark(ObjectsCase):
         self.refused(FAILED, "InvalidId", "bookmark", "0" * 64)
         self.refused(FAILED, "64 digits", "bookmark", "abc", "--id")
         self.assertEqual(self.files(), before)
+
+    def test_an_error_names_the_object_and_what_would_help(self):
+        self.add("here")
+        now = self.objects("bookmark", "here")
+        for words, *arguments in (
+            ("there is no object 'nobody' in any of 2 classes", "bookmark", "nobody"),
+            ("there is no object 'nobody' in class Thing of app things",
+             "bookmark", "nobody", "--class", "Thing"),
+            ("of one that was deleted, name its class", "restore", "nobody", now, "--yes"),
+        ):
+            self.refused(ABSENT, words, *arguments)
+        self.add("there")
+        self.refused(FAILED, "there is an object 'there': it is replaced only when that is asked "
+                     "for (overwrite; durablectl: --force)", "snapshot", "here", "there")
+        self.refused(ABSENT, "there is no object in any of 2 classes", "bookmark", "n" * 5000)
 
     def test_a_sleeping_object_is_served_without_waking_it(self):
         name = self.add("sleeper") and "sleeper"
@@ -606,9 +627,28 @@ class Interface(ObjectsCase):
             self.assertEqual(answer["error"], f"io.durabled.Objects.{error}")
             self.assertIn(error, errors)
             self.assertEqual(fds, [])
-        for wrong in ({"name": "a", "id": "b"}, {"name": 7}, {"name": "a", "time_ns": "soon"}):
-            answer, _ = self.call("io.durabled.Objects.Bookmark", **wrong)
-            self.assertEqual(answer["error"], "org.varlink.service.InvalidParameter")
+
+    def test_what_is_misspelt_or_of_another_type_is_not_passed_over(self):
+        self.add("typed", 2)
+        then = self.objects("bookmark", "typed")
+        self.add("typed")
+        for method, parameter, wrong in (
+            ("Bookmark", "id", {"id": "b"}), ("Bookmark", "name", {"name": 7}),
+            ("Bookmark", "time_ns", {"time_ns": "soon"}), ("Bookmark", "time_ns", {"time_ns": -1}),
+            ("Bookmark", "bookmark", {"bookmark": then}), ("Bookmark", "class", {"class": []}),
+            ("Export", "bookmark", {"bookmark": 7}), ("Export", "bookmarks", {"bookmarks": then}),
+            ("Snapshot", "bookmark", {"to": "typed2", "bookmark": {}}),
+            ("Snapshot", "overwrite", {"to": "typed2", "overwrite": "no"}),
+            ("Restore", "to", {"bookmark": then, "to": "typed2"}),
+        ):
+            answer, fds = self.call(f"io.durabled.Objects.{method}", **{"name": "typed", **wrong})
+            self.assertEqual(answer.get("error"), "org.varlink.service.InvalidParameter", wrong)
+            self.assertEqual(answer["parameters"], {"parameter": parameter})
+            self.assertEqual(fds, [])
+        self.assertEqual(self.show("typed"), "3 3 3")
+        answer, _ = self.call("io.durabled.Objects.Bookmark", app=None, id=None, name="typed",
+                              time_ns=None, **{"class": None})
+        self.assertRegex(answer["parameters"]["bookmark"], "^[0-9a-f-]{59}$")
 
     def test_an_export_brings_a_descriptor_of_a_file_without_a_name(self):
         self.add("passed", 2)
@@ -634,6 +674,31 @@ class Interface(ObjectsCase):
             links = [os.readlink(entry.path) for entry in os.scandir(f"/proc/{worker['pid']}/fd")
                      if os.path.lexists(entry.path)]
             self.assertEqual([link for link in links if "operator-" in link], [])
+
+
+class Crowd(ObjectsCase):
+    """An app with more classes than a worker takes requests of operators at a time."""
+
+    CLASSES, WORKERS = 24, 1
+
+    @classmethod
+    def project(cls):
+        names = [f"Kind{n}" for n in range(cls.CLASSES)]
+        bindings = [{"name": name.upper(), "class_name": name} for name in names]
+        manifest = json.loads(MANIFEST)
+        manifest["durable_objects"]["bindings"] = bindings
+        manifest["migrations"][0]["new_sqlite_classes"] = names
+        main = MAIN[:MAIN.index("class Other")]
+        main += "".join(f"class {name}(Thing):\n    pass\n\n\n" for name in names)
+        main += MAIN[MAIN.index("class Default"):]
+        main = re.sub(r"binding = self.env.OTHER .*", "binding = getattr(self.env, parts[3])", main)
+        return json.dumps(manifest), main
+
+    def test_an_object_is_found_among_all_classes(self):
+        self.add("one", kind="KIND21")
+        found = json.loads(self.objects("bookmark", "one", "--json"))
+        self.assertEqual(found["class"], "Kind21")
+        self.refused(ABSENT, "in any of 24 classes", "bookmark", "nobody")
 
 
 class Django(unittest.TestCase):
