@@ -34,7 +34,8 @@ const Command commands[] = {
                 "  --socket PATH        the control socket (default: $DURABLED_SOCKET, then\n"
                 "                       ./.durabled/run/control, then /run/durabled/control)\n",
                 command_status },
-        { "reload", "[--socket PATH]", "load the apps anew, worker by worker", "", command_reload },
+        { "reload", "[--socket PATH]", "load the apps anew, worker by worker",
+                "  --socket PATH        the control socket (as for 'status')\n", command_reload },
         { "fsck", "[--state DIR] [--app NAME] [--quick] [--jobs N] [--json]",
                 "check journals, archives and databases of a stopped service",
                 "  --state DIR          the state folder (default: ./.durabled, then "
