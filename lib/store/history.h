@@ -162,6 +162,7 @@ typedef struct ScratchFile {
 } ScratchFile;
 
 bool vfs_is_scratch(Store *store, const char *path);
+/* 0, or a negative errno. */
 int vfs_open_scratch(Store *store, const char *path, sqlite3_file *file);
 
 static inline void segment_records_done_p(SegmentRecords *records)

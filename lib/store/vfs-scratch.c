@@ -120,7 +120,7 @@ int vfs_open_scratch(Store *store, const char *path, sqlite3_file *base)
         int r = disk_open(store->disk, path, 0, &opened);
 
         if (r)
-                return vfs_map_error(r, SQLITE_CANTOPEN);
+                return r;
         *file = (ScratchFile){ .base.pMethods = &scratch_methods, .file = opened };
-        return SQLITE_OK;
+        return 0;
 }

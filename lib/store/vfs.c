@@ -16,7 +16,7 @@
 static sqlite3_vfs *root;
 static _Thread_local char current[PATH_MAX_BYTES];
 static _Thread_local bool refused, broken;
-static _Thread_local int open_error; /* errno of the last open of an object's file */
+static _Thread_local int open_error; /* errno of the last open of a file of ours */
 static Store *_Atomic open_store;    /* the one that the VFS is registered for */
 static _Thread_local bool any_allowed;
 
@@ -123,6 +123,17 @@ static int open_wal(sqlite3_vfs *vfs, const char *path, DurableFile *file)
         return SQLITE_OK;
 }
 
+static int open_scratch(sqlite3_vfs *vfs, const char *path, sqlite3_file *file, int flags)
+{
+        int r;
+
+        if (!(flags & SQLITE_OPEN_MAIN_DB))
+                return SQLITE_CANTOPEN;
+        r = vfs_open_scratch(get_store(vfs), path, file);
+        open_error = -r;
+        return vfs_map_error(r, SQLITE_CANTOPEN);
+}
+
 static int durable_open(
         sqlite3_vfs *vfs, const char *path, sqlite3_file *file, int flags, int *ret_flags)
 {
@@ -134,8 +145,7 @@ static int durable_open(
                 return root->xOpen(root, path, file, flags, ret_flags);
         file->pMethods = NULL;
         if (is_scratch)
-                rc = flags & SQLITE_OPEN_MAIN_DB ? vfs_open_scratch(get_store(vfs), path, file)
-                                                 : SQLITE_CANTOPEN;
+                rc = open_scratch(vfs, path, file, flags);
         else if (flags & SQLITE_OPEN_MAIN_DB)
                 rc = open_main(vfs, path, (DurableFile *)file, flags);
         else if (flags & SQLITE_OPEN_WAL)
