@@ -934,7 +934,7 @@ static void *restore_all_the_time(void *data)
         return NULL;
 }
 
-static void others_commit_and_the_journal_moves_on_during_a_restore(void **state)
+static void threads_commit_and_the_journal_moves_on_during_a_restore(void **state)
 {
         Crew crew = { .running = 2 };
 
@@ -975,7 +975,7 @@ int main(void)
                 TEST(an_object_that_lived_in_other_slots_keeps_its_past),
                 TEST(a_journal_that_was_lost_is_a_gap),
                 TEST(a_crash_during_a_restore_leaves_all_or_nothing),
-                TEST(others_commit_and_the_journal_moves_on_during_a_restore),
+                TEST(threads_commit_and_the_journal_moves_on_during_a_restore),
                 cmocka_unit_test_setup_teardown(
                         without_an_archive_the_past_is_gone, start_without, stop),
         };

@@ -771,8 +771,15 @@ static void *run_hot_thread(void *data)
         run(db, "CREATE TABLE t(a); INSERT INTO t VALUES(0)");
         node = node_find(world.store, path);
         for (int i = 0; i < N_HOT; i++) {
+                uint32_t before = atomic_load(&node->long_log), captured, limit;
+
                 run(db, "UPDATE t SET a = a + 1");
-                *(uint32_t *)data = MAX(*(uint32_t *)data, atomic_load(&node->captured));
+                captured = atomic_load(&node->captured);
+                /* It is doubled when the background did not come to it in time, and comes back. */
+                limit = atomic_load(&node->long_log);
+                limit = MAX(limit, before);
+                if (captured > limit)
+                        *(uint32_t *)data = MAX(*(uint32_t *)data, captured - limit);
         }
         node_unref(node);
         assert_int_equal(ask(db, "SELECT a FROM t"), N_HOT);
@@ -784,10 +791,10 @@ static void *run_hot_thread(void *data)
         return NULL;
 }
 
-static void a_log_that_is_much_too_long_is_waited_for(void **state)
+static void threads_wait_for_a_log_that_is_much_too_long(void **state)
 {
         char command[700];
-        uint32_t longest = 0;
+        uint32_t excess = 0;
         pthread_t thread;
 
         world_stop(&world);
@@ -799,10 +806,11 @@ static void a_log_that_is_much_too_long_is_waited_for(void **state)
         world.store->options.checkpoint_at = 2;
         assert_int_equal(store_start_background(world.store), 0);
         n_running = 1;
-        assert_int_equal(pthread_create(&thread, NULL, run_hot_thread, &longest), 0);
+        assert_int_equal(pthread_create(&thread, NULL, run_hot_thread, &excess), 0);
         loop_until_done();
         pthread_join(thread, NULL);
-        assert_in_range(longest, 2, 2 * LONG_LOG + 2);
+        /* No more than what the transaction that began below the limit has written. */
+        assert_in_range(excess, 0, 2);
         world_stop(&world);
         snprintf(command, sizeof command, "rm -r %s", folder);
         assert_int_equal(system(command), 0);
@@ -910,7 +918,7 @@ int main(void)
                 TEST(a_connection_that_is_left_open_can_do_nothing_after_the_end),
                 TEST(a_full_disk_stops_writes_alone_and_ends_by_itself),
                 TEST(threads_commit_while_the_background_works),
-                TEST(a_log_that_is_much_too_long_is_waited_for),
+                TEST(threads_wait_for_a_log_that_is_much_too_long),
                 TEST(another_programs_log_is_read_into_the_file),
                 TEST(a_folder_that_is_gone_is_not_made_anew),
         };
