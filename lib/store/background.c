@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "lib/store/archive.h"
+#include "lib/store/page-pool.h"
 
 #include <errno.h>
 #include <malloc.h>
@@ -588,8 +589,8 @@ void store_set_draining(Store *store, bool draining)
         store_call_work(store);
 }
 
-/* Logs that ended left holes between what lives long, which malloc keeps; once much has come
- * together it goes back. */
+/* What logs that ended leave free is kept for the next, by the pool of their pages and, between
+ * what lives long, by malloc; once much has come together it goes back. */
 static void give_memory_back(Store *store)
 {
         uint64_t now = atomic_load(&store->wal_bytes);
@@ -597,6 +598,7 @@ static void give_memory_back(Store *store)
         store->wal_peak = MAX(store->wal_peak, now);
         if (store->wal_peak - now < TRIM_BYTES)
                 return;
+        page_pool_trim();
         malloc_trim(0);
         store->wal_peak = now;
 }

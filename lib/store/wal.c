@@ -2,6 +2,7 @@
 #include "lib/store/wal.h"
 
 #include "lib/store/journal-format.h"
+#include "lib/store/page-pool.h"
 
 #include <errno.h>
 
@@ -30,7 +31,7 @@ void wal_drop_page(Wal *wal, uint32_t frame)
 
         if (frame == 0 || frame > wal->n_frames || !is_in_heap(wal, index))
                 return;
-        free(wal->pages[index]);
+        page_pool_put(wal->pages[index], wal->page_size);
         wal->pages[index] = NULL;
         wal->n_pages--;
 }
@@ -151,7 +152,7 @@ static int place_page(Wal *wal, uint32_t index)
                 if (!r || is_full || r == -ENOSPC || r == -EDQUOT)
                         return r;
         }
-        wal->pages[index] = malloc(wal->page_size);
+        wal->pages[index] = page_pool_get(wal->page_size);
         if (!wal->pages[index])
                 return -ENOMEM;
         wal->n_pages++;
