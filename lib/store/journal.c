@@ -462,8 +462,9 @@ static void on_written(DiskWrite *write, int result)
                 work |= free_segments(store, batch->low);
         }
         batch_recycle(journal, batch);
-        pthread_cond_broadcast(&store->changed);
         store_unlock(store);
+        /* Who is woken finds the mutex free. */
+        pthread_cond_broadcast(&store->changed);
         if (result)
                 store_fail(store, result, "a write of the journal failed: %s", strerror(-result));
         store_fire_waiters(store);
