@@ -7,8 +7,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <stdio.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 
 #define SHOWN_MAX 20u     /* objects named one by one */
 #define CHECKED_MAX 1000u /* databases looked at as a decision would leave them */
@@ -453,6 +455,25 @@ static int run(Recover *recover, const char *only, PlaceFn fn)
         return r;
 }
 
+/* A service with a user of its own could not open what root has made: root becomes that user. */
+static int become_owner(const char *state)
+{
+        struct stat st;
+        int r;
+
+        if (geteuid() != 0)
+                return 0;
+        if (stat(state, &st) == 0 &&
+                (st.st_uid == 0 || (setgroups(1, &st.st_gid) == 0 &&
+                                           setresgid(st.st_gid, st.st_gid, st.st_gid) == 0 &&
+                                           setresuid(st.st_uid, st.st_uid, st.st_uid) == 0)))
+                return 0;
+        r = -errno;
+        fprintf(stderr, "durabled: cannot become the user to whom %s belongs: %s\n", state,
+                strerror(-r));
+        return r;
+}
+
 /* As the supervisor takes it: exclusive, and its content says who has it. */
 static int lock_state(const char *state, int *ret)
 {
@@ -509,7 +530,8 @@ int recover_run(const Config *config, const RecoverOptions *options)
                 fprintf(stderr, "durabled: state=%s: %s\n", config->state, strerror(errno));
                 return RECOVER_LEFT;
         }
-        r = lock_state(state, &lock);
+        r = become_owner(state);
+        r = r ?: lock_state(state, &lock);
         if (r)
                 return RECOVER_LEFT;
         r = run_decisions(&recover);

@@ -5,7 +5,8 @@
  * durabled --recover: what is in the journals, and what an operator decides about damaged ones
  *
  * Without a decision it explains and changes nothing. It takes the state folder's lock, so that
- * no service runs beside it; it prints to standard output, faults to standard error.
+ * no service runs beside it; it prints to standard output, faults to standard error. Root becomes
+ * the user to whom the state folder belongs, for good: what it makes is that user's.
  */
 
 #include "daemon/core/config.h"

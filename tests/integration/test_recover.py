@@ -297,6 +297,33 @@ class Recover(unittest.TestCase):
                 self.assertEqual(len(client.get(f"/object-{name}/list/-").json()), ROUNDS)
             client.close()
 
+    @unittest.skipIf(os.geteuid() != 0, "needs root")
+    def test_what_root_does_leaves_every_file_to_whom_the_state_belongs(self):
+        nobody = 65534
+        for decision in (["--redo"], ["--cut-at-damage", "ledger/0"], ["--set-aside", "ledger/0"]):
+            with self.subTest(decision=decision[0]), Service(self.folder, workers=1) as daemon:
+                self.write(daemon)
+                self.kill_all(daemon)
+                if decision[0] == "--cut-at-damage":
+                    self.damage(daemon, 0)
+                for folder, _, names in os.walk(daemon.state):
+                    for path in [folder, *(os.path.join(folder, name) for name in names)]:
+                        os.chown(path, nobody, nobody)
+                self.run_fsck(daemon)
+                self.run_recover(daemon)
+                done = self.run_recover(daemon, *decision)
+                self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+                self.assertEqual(self.not_of(daemon.state, nobody), [])
+
+    def not_of(self, state, owner):
+        found = []
+        for folder, _, names in os.walk(state):
+            for path in [folder, *(os.path.join(folder, name) for name in names)]:
+                stat = os.lstat(path)
+                if (stat.st_uid, stat.st_gid) != (owner, owner):
+                    found.append(path)
+        return found
+
 
 if __name__ == "__main__":
     unittest.main()
