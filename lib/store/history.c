@@ -33,16 +33,22 @@ static void finalize_statement_p(sqlite3_stmt **statement)
         sqlite3_finalize(*statement);
 }
 
-/* What SQLite says of an app's schema, or of a page that it did not expect, is none of ours. */
 static int map_result(const Restore *restore, sqlite3 *db, int rc)
 {
-        int r = db_map_result(db, rc), failure = store_get_failure(restore->store);
+        int r = db_map_result(db, rc);
 
-        if (r == -EUCLEAN)
+        switch (r) {
+        case 0:
+        case -ENOMEM:
+        case -EBUSY:
+        case -ENOSPC:
+                return r;
+        case -EUCLEAN:
                 return STORE_E_CHANGED;
-        if (r == -EINVAL || r == -EEXIST || r == -EROFS)
-                r = -EIO;
-        return r == -EIO && failure ? failure : r;
+        default:
+                /* The rest is of no use to who asked, or says something else in store.h. */
+                return store_get_failure(restore->store) ?: -EIO;
+        }
 }
 
 static int say_changed(const Restore *restore, const char *what)
