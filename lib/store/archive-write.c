@@ -73,10 +73,15 @@ struct ArchiveWriter {
         /* DATA: the object at hand. */
         size_t at_object, at_piece;
         uint32_t at_byte;
+        const SpillPart *at_spill;
+        DiskFile *spill; /* its file, of which spill_done bytes were read */
+        uint64_t spill_done;
+        uint32_t spill_crc;
         ArchiveChunk *chunks;
         size_t chunks_room;
         unsigned char *raw, *packed, *out;
         size_t raw_len, out_len;
+        uint64_t taken;  /* bytes read for the file */
         uint64_t synced; /* up to this offset */
         ZSTD_CCtx *zstd;
 };
@@ -155,6 +160,7 @@ ArchiveWriter *archive_writer_free(ArchiveWriter *writer)
 {
         if (!writer)
                 return NULL;
+        disk_close(writer->spill);
         disk_close(writer->file);
         if (writer->file && writer->stage != STAGE_DONE)
                 disk_unlink(writer->source.store->disk, writer->new_path);
@@ -442,6 +448,15 @@ static int open_file(ArchiveWriter *writer)
         return r ?: disk_truncate(writer->file, 0);
 }
 
+static void begin_object(ArchiveWriter *writer)
+{
+        const Object *object =
+                writer->at_object < writer->n_objects ? writer->objects[writer->at_object] : NULL;
+
+        writer->at_piece = object ? object->first_piece : NO_PIECE;
+        writer->at_spill = object ? object->spills : NULL;
+}
+
 static int end_list(ArchiveWriter *writer)
 {
         const ArchiveSource *source = &writer->source;
@@ -461,7 +476,7 @@ static int end_list(ArchiveWriter *writer)
         drop_empty(writer);
         header->n_objects = (uint32_t)writer->n_objects;
         writer->offset = ARCHIVE_HEADER_SIZE;
-        writer->at_piece = writer->n_objects ? writer->objects[0]->first_piece : NO_PIECE;
+        begin_object(writer);
         writer->stage = STAGE_DATA;
         return open_file(writer) ?: 1;
 }
@@ -488,12 +503,20 @@ static int step_list(ArchiveWriter *writer)
 
 /* DATA: writer->offset is where what is in writer->out will begin, and its length, together. */
 
+static int sync_file(ArchiveWriter *writer)
+{
+        writer->synced = writer->offset;
+        return SABOTAGED(SABOTAGE_ARCHIVE_SYNC) ? 0 : disk_sync(writer->file);
+}
+
 static int flush_out(ArchiveWriter *writer)
 {
         int r = disk_write(
                 writer->file, writer->out, writer->out_len, writer->offset - writer->out_len, 0);
 
         writer->out_len = 0;
+        if (!r && writer->offset - writer->synced >= SYNC_BYTES)
+                r = sync_file(writer);
         return r;
 }
 
@@ -543,8 +566,8 @@ static int put_chunk(ArchiveWriter *writer, Object *object, ArchiveChunkKind kin
         return put(writer, writer->packed, len);
 }
 
-/* Fills writer->raw from the object's pieces; true in *ret_end when there are no more. */
-static int fill_raw(ArchiveWriter *writer, bool *ret_end)
+/* A chunk of the object's pieces. */
+static int put_records(ArchiveWriter *writer, Object *object)
 {
         while (writer->raw_len < ARCHIVE_CHUNK_MAX && writer->at_piece != NO_PIECE) {
                 const Piece *piece = &writer->pieces[writer->at_piece];
@@ -558,44 +581,62 @@ static int fill_raw(ArchiveWriter *writer, bool *ret_end)
                 if (got < n)
                         return bad(writer, "it is shorter than it was");
                 writer->raw_len += n;
+                writer->taken += n;
                 writer->at_byte += (uint32_t)n;
                 if (writer->at_byte == piece->len) {
                         writer->at_piece = piece->next;
                         writer->at_byte = 0;
                 }
         }
-        *ret_end = writer->at_piece == NO_PIECE;
+        return put_chunk(writer, object, CHUNK_RECORDS, 0);
+}
+
+static int open_spill(ArchiveWriter *writer)
+{
+        Store *store = writer->source.store;
+        _cleanup_(free_p) char *path = store_file_path(store, "spill", writer->at_spill->ref.file);
+        int r = path ? disk_open(store->disk, path, DISK_READ_ONLY, &writer->spill) : -ENOMEM;
+
+        writer->spill_done = writer->spill_crc = 0;
+        return r == -ENOENT ? bad(writer, "its file %s is missing", path) : r;
+}
+
+static int end_spill(ArchiveWriter *writer)
+{
+        const SpillPart *part = writer->at_spill;
+
+        if (writer->spill_done != part->ref.size || writer->spill_crc != part->ref.crc)
+                return bad(writer, "its file spill-%016llx does not check",
+                        (unsigned long long)part->ref.file);
+        writer->spill = disk_close(writer->spill);
+        writer->at_spill = part->next;
         return 0;
 }
 
-/* The part of a spill file that says what was before; the rest is read for its crc. */
-static int put_spill(ArchiveWriter *writer, Object *object, const SpillPart *spill)
+/* A chunk of a spill file's part that says what was before; the rest is read for its crc. */
+static int put_spill(ArchiveWriter *writer, Object *object)
 {
-        Store *store = writer->source.store;
-        _cleanup_(free_p) char *path = store_file_path(store, "spill", spill->ref.file);
-        _cleanup_(disk_close_p) DiskFile *file = NULL;
-        size_t size = 4 + (size_t)spill->page_size, most = ARCHIVE_CHUNK_MAX / size * size, got = 1;
-        uint64_t past = (uint64_t)spill->n_pages * size, done = 0;
-        uint32_t crc = 0;
-        int r = path ? disk_open(store->disk, path, DISK_READ_ONLY, &file) : -ENOMEM;
+        const SpillPart *part = writer->at_spill;
+        size_t size = 4 + (size_t)part->page_size, most = ARCHIVE_CHUNK_MAX / size * size, got;
+        uint64_t past = (uint64_t)part->n_pages * size, done, end;
+        int r = writer->spill ? 0 : open_spill(writer);
 
-        if (r == -ENOENT)
-                return bad(writer, "its file %s is missing", path);
-        while (!r && done < spill->ref.size && got) {
-                uint64_t end = done < past ? past : spill->ref.size;
-
-                r = disk_read(file, writer->raw, MIN(end - done, (uint64_t)most), done, &got);
-                if (r)
-                        break;
-                crc = crc32c(crc, writer->raw, got);
-                done += got;
-                writer->raw_len = done > past ? got : 0;
-                if (writer->raw_len)
-                        r = put_chunk(writer, object, CHUNK_PAST, spill->lsn);
+        if (r)
+                return r;
+        done = writer->spill_done;
+        end = done < past ? MIN(past, part->ref.size) : part->ref.size;
+        r = disk_read(writer->spill, writer->raw, MIN(end - done, (uint64_t)most), done, &got);
+        if (r)
+                return r;
+        writer->spill_crc = crc32c(writer->spill_crc, writer->raw, got);
+        writer->spill_done += got;
+        writer->taken += got;
+        if (got && done >= past) {
+                writer->raw_len = got;
+                r = put_chunk(writer, object, CHUNK_PAST, part->lsn);
         }
-        writer->raw_len = 0;
-        if (!r && (done != spill->ref.size || crc != spill->ref.crc))
-                return bad(writer, "its file %s does not check", path);
+        if (!r && (!got || writer->spill_done == part->ref.size))
+                r = end_spill(writer);
         return r;
 }
 
@@ -604,8 +645,6 @@ static int end_object(ArchiveWriter *writer, Object *object)
         ArchiveEntry *entry = &object->entry;
         int r = 0;
 
-        for (const SpillPart *spill = object->spills; !r && spill; spill = spill->next)
-                r = put_spill(writer, object, spill);
         for (uint32_t i = 0; !r && i < entry->n_chunks; i++) {
                 unsigned char bytes[ARCHIVE_CHUNK_ENTRY_SIZE];
 
@@ -614,18 +653,17 @@ static int end_object(ArchiveWriter *writer, Object *object)
                 r = put(writer, bytes, sizeof bytes);
         }
         writer->at_object++;
-        if (writer->at_object < writer->n_objects)
-                writer->at_piece = writer->objects[writer->at_object]->first_piece;
+        begin_object(writer);
         return r;
 }
 
 static int step_data(ArchiveWriter *writer)
 {
-        size_t n = 0, objects = writer->at_object + STEP_OBJECTS;
+        uint64_t from = writer->taken;
+        size_t objects = writer->at_object + STEP_OBJECTS;
 
-        while (n < STEP_BYTES && writer->at_object < objects) {
+        while (writer->taken - from < STEP_BYTES && writer->at_object < objects) {
                 Object *object;
-                bool end = false;
                 int r;
 
                 if (writer->at_object == writer->n_objects) {
@@ -635,10 +673,11 @@ static int step_data(ArchiveWriter *writer)
                 object = writer->objects[writer->at_object];
                 if (!object->entry.offset)
                         object->entry.offset = writer->offset;
-                r = fill_raw(writer, &end);
-                n += writer->raw_len;
-                r = r ?: put_chunk(writer, object, CHUNK_RECORDS, 0);
-                if (!r && end)
+                if (writer->at_piece != NO_PIECE)
+                        r = put_records(writer, object);
+                else if (writer->at_spill)
+                        r = put_spill(writer, object);
+                else
                         r = end_object(writer, object);
                 if (r)
                         return r;
@@ -714,8 +753,7 @@ static int step_index(ArchiveWriter *writer)
                 return r;
         archive_header_encode(&writer->header, bytes);
         r = disk_write(writer->file, bytes, sizeof bytes, 0, 0);
-        if (!SABOTAGED(SABOTAGE_ARCHIVE_SYNC))
-                r = r ?: disk_sync(writer->file);
+        r = r ?: sync_file(writer);
         r = r ?: disk_rename(store->disk, writer->new_path, writer->path);
         if (r)
                 return r;

@@ -22,12 +22,38 @@ static size_t n_commits;
 static const DiskOps *real_ops;
 static DiskOps ops;
 static bool is_full, is_pruning;
+/* Of the file of the archive that is being written. */
+static const DiskFile *new_file;
+static size_t unsynced, unsynced_most, in_step, in_step_most;
 
 static int open_unless_full(Disk *disk, const char *path, unsigned flags, DiskFile **ret)
 {
-        if (is_full && flags & DISK_CREATE && strstr(path, "/archive/"))
-                return -ENOSPC;
-        return real_ops->open(disk, path, flags, ret);
+        int r = is_full && flags & DISK_CREATE && strstr(path, "/archive/")
+                        ? -ENOSPC
+                        : real_ops->open(disk, path, flags, ret);
+
+        if (!r && strstr(path, ".archive.new"))
+                new_file = *ret;
+        return r;
+}
+
+static int count_write(
+        DiskFile *file, const void *data, size_t len, uint64_t offset, unsigned flags)
+{
+        if (file == new_file) {
+                unsynced += len;
+                in_step += len;
+                unsynced_most = MAX(unsynced_most, unsynced);
+                in_step_most = MAX(in_step_most, in_step);
+        }
+        return real_ops->write(file, data, len, offset, flags);
+}
+
+static int count_sync(DiskFile *file)
+{
+        if (file == new_file)
+                unsynced = 0;
+        return real_ops->sync(file);
 }
 
 /* A slot's start prunes the others' folders: a file may go at any time. */
@@ -51,8 +77,12 @@ static int start(void **state)
         ops = *real_ops;
         ops.open = open_unless_full;
         ops.stat_size = stat_unless_pruned;
+        ops.write = count_write;
+        ops.sync = count_sync;
         world.disk->ops = &ops;
         is_full = is_pruning = false;
+        new_file = NULL;
+        unsynced = unsynced_most = in_step_most = 0;
         world.options.archive = ARCHIVE;
         world.options.segment_size = 256 << 10;
         world.options.n_segments = 4;
@@ -505,6 +535,34 @@ static void a_start_while_another_slot_prunes_is_a_start(void **state)
 }
 
 /* Recovery finds one that is damaged and has what it held. */
+/* Journal writes do not queue behind all of a file, nor does the rest of the background. */
+static void a_large_file_is_written_in_short_steps(void **state)
+{
+        sqlite3 *db;
+
+        world_stop(&world);
+        world.options.segment_size = 16 << 20;
+        world.options.spill_size = 2 << 20;
+        world_start(&world);
+        db = world_connect(&world, "aa01");
+        run(db, "CREATE TABLE t(id INTEGER PRIMARY KEY, n, body)");
+        run(db, "INSERT INTO t(body) VALUES(randomblob(12000000))");
+        world_settle(&world);
+        run(db, "UPDATE t SET body = randomblob(12000000)");
+        for (int i = 0; i < 40; i++) {
+                run(db, "INSERT INTO t(body) VALUES(randomblob(400000))");
+                store_loop_run(world.store);
+        }
+        disconnect(db);
+        store_set_draining(world.store, true);
+        do {
+                in_step = 0;
+                store_loop_run(world.store);
+        } while (store_background_step(world.store) > 0);
+        assert_in_range(in_step_most, 1 << 20, 3 << 20);
+        assert_in_range(unsynced_most, 1 << 20, 5 << 20);
+}
+
 static void a_file_that_is_written_anew_counts_once(void **state)
 {
         uint64_t *lsns, bytes = 0, size;
@@ -694,6 +752,7 @@ int main(void)
                 TEST(what_a_slot_left_goes_when_it_is_too_old),
                 TEST(a_start_while_another_slot_prunes_is_a_start),
                 TEST(a_file_that_is_written_anew_counts_once),
+                TEST(a_large_file_is_written_in_short_steps),
                 TEST(files_go_when_they_are_too_many),
                 TEST(a_torn_file_is_refused_where_it_is_torn),
                 TEST(an_object_is_found_among_many),
