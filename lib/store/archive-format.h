@@ -130,7 +130,8 @@ int archive_header_decode(Slice bytes, ArchiveHeader *ret);
 
 static inline uint32_t archive_n_blocks(const ArchiveHeader *header)
 {
-        return (header->n_objects + ARCHIVE_BLOCK_ENTRIES - 1) / ARCHIVE_BLOCK_ENTRIES;
+        return header->n_objects / ARCHIVE_BLOCK_ENTRIES +
+               (header->n_objects % ARCHIVE_BLOCK_ENTRIES != 0);
 }
 
 /* At most ARCHIVE_BLOCK_ENTRIES. */

@@ -670,6 +670,32 @@ static void a_torn_file_is_refused_where_it_is_torn(void **state)
         disk_close(file);
 }
 
+static void a_header_of_more_objects_than_fit_is_refused(void **state)
+{
+        ArchiveHeader header = { .first_lsn = 1,
+                .last_lsn = 2,
+                .index_offset = ARCHIVE_HEADER_SIZE,
+                .names_offset = ARCHIVE_HEADER_SIZE + ARCHIVE_BLOCK_SIZE,
+                .samples_offset = ARCHIVE_HEADER_SIZE + ARCHIVE_BLOCK_SIZE,
+                .size = ARCHIVE_HEADER_SIZE + ARCHIVE_BLOCK_SIZE,
+                .n_objects = ARCHIVE_BLOCK_ENTRIES };
+        unsigned char bytes[ARCHIVE_HEADER_SIZE];
+
+        archive_header_encode(&header, bytes);
+        assert_int_equal(archive_header_decode(slice_of(bytes, sizeof bytes), &header), 0);
+        header.n_objects++;
+        archive_header_encode(&header, bytes);
+        assert_int_equal(archive_header_decode(slice_of(bytes, sizeof bytes), &header), -EBADMSG);
+        /* So many that their blocks could be too many for 32 bits. */
+        for (uint32_t less = 0; less < ARCHIVE_BLOCK_ENTRIES; less++) {
+                header.n_objects = UINT32_MAX - less;
+                header.names_offset = header.samples_offset = header.size = ARCHIVE_HEADER_SIZE;
+                archive_header_encode(&header, bytes);
+                assert_int_equal(
+                        archive_header_decode(slice_of(bytes, sizeof bytes), &header), -EBADMSG);
+        }
+}
+
 static void an_object_is_found_among_many(void **state)
 {
         uint64_t *lsns;
@@ -755,6 +781,7 @@ int main(void)
                 TEST(a_large_file_is_written_in_short_steps),
                 TEST(files_go_when_they_are_too_many),
                 TEST(a_torn_file_is_refused_where_it_is_torn),
+                TEST(a_header_of_more_objects_than_fit_is_refused),
                 TEST(an_object_is_found_among_many),
                 TEST(a_time_leads_to_the_last_record_before_it),
         };
