@@ -7,17 +7,10 @@
 #include <string.h>
 
 #define ARCHIVE "/state/archive/shop/0"
-#define MAX_COMMITS 2000
 
 static World world;
 
-typedef struct Commit {
-        uint64_t lsn;
-        Content content;
-} Commit;
-
-static Commit commits[MAX_COMMITS];
-static size_t n_commits;
+static Notes notes;
 
 static const DiskOps *real_ops;
 static DiskOps ops;
@@ -64,12 +57,6 @@ static int stat_unless_pruned(Disk *disk, const char *path, uint64_t *ret)
         return real_ops->stat_size(disk, path, ret);
 }
 
-static void forget_commits(size_t kept)
-{
-        while (n_commits > kept)
-                content_free(&commits[--n_commits].content);
-}
-
 static int start(void **state)
 {
         world_init(&world, 5);
@@ -89,13 +76,13 @@ static int start(void **state)
         world.options.spill_size = 96 << 10;
         world.options.checkpoint_at = 16;
         world_start(&world);
-        forget_commits(0);
+        notes_forget(&notes, 0);
         return 0;
 }
 
 static int stop(void **state)
 {
-        forget_commits(0);
+        notes_forget(&notes, 0);
         world_done(&world);
         return 0;
 }
@@ -217,17 +204,6 @@ static void read_past(World *w, const Record *record, PastFn fn, void *data)
         walk_read_spill(w, record, fn, data);
 }
 
-/* Remembers what the object is now. */
-static void note(const char *name, sqlite3 *db)
-{
-        uint64_t lsn = store_object_lsn(world.store, object_path(name));
-
-        if (!lsn || (n_commits && commits[n_commits - 1].lsn == lsn))
-                return;
-        assert_true(n_commits < MAX_COMMITS);
-        commits[n_commits++] = (Commit){ .lsn = lsn, .content = content_of(db) };
-}
-
 /* Goes back from what the object is to all that was noted. */
 static void check_history(const char *name)
 {
@@ -245,20 +221,12 @@ static void check_history(const char *name)
                 if (journal.records[i].lsn > last)
                         walk_add(&walk, &journal.records[i]);
         walk_done(&journal);
-        for (size_t i = n_commits; i-- > 0;) {
-                walk_back(&world, &walk, commits[i].lsn, &content, read_past);
-                content_check(&content, &commits[i].content, commits[i].lsn);
+        for (size_t i = notes.n; i-- > 0;) {
+                walk_back(&world, &walk, notes.commits[i].lsn, &content, read_past);
+                content_check(&content, &notes.commits[i].content, notes.commits[i].lsn);
         }
         walk_done(&walk);
         content_free(&content);
-}
-
-static unsigned draw(unsigned limit)
-{
-        unsigned n;
-
-        disk_random(world.disk, &n, sizeof n);
-        return n % limit;
 }
 
 static int transact(sqlite3 *db)
@@ -274,7 +242,7 @@ static int transact(sqlite3 *db)
                 "DELETE FROM t WHERE id % 40 > 20; VACUUM",
         };
 
-        return try_run(db, steps[draw(ELEMENTSOF(steps))]);
+        return try_run(db, steps[world_draw(&world, ELEMENTSOF(steps))]);
 }
 
 static void make_table(const char *name)
@@ -282,7 +250,7 @@ static void make_table(const char *name)
         sqlite3 *db = world_connect(&world, name);
 
         run(db, "CREATE TABLE t(id INTEGER PRIMARY KEY, n, body)");
-        note(name, db);
+        notes_take(&notes, &world, name, db);
         store_loop_run(world.store);
         disconnect(db);
 }
@@ -301,7 +269,7 @@ static void what_is_retired_is_in_the_archive(void **state)
                 run(other, "CREATE TABLE IF NOT EXISTS t(a)");
                 for (int i = 0; i < 120; i++) {
                         assert_int_equal(transact(db), SQLITE_OK);
-                        note("aa01", db);
+                        notes_take(&notes, &world, "aa01", db);
                         run(other, "INSERT INTO t VALUES(randomblob(300))");
                         world_settle(&world);
                 }
@@ -332,14 +300,14 @@ static bool live_until(uint64_t call)
         db = world_connect(&world, "aa01");
         for (int i = 0; db && i < 12 && transact(db) == SQLITE_OK; i++) {
                 if (!memory_disk_is_cut(world.memory))
-                        note("aa01", db);
+                        notes_take(&notes, &world, "aa01", db);
                 store_loop_run(world.store);
                 while (store_background_step(world.store) > 0)
                         store_loop_run(world.store);
         }
         flushed = store_flushed(world.store);
-        while (n_commits && commits[n_commits - 1].lsn > flushed)
-                forget_commits(n_commits - 1);
+        while (notes.n && notes.commits[notes.n - 1].lsn > flushed)
+                notes_forget(&notes, notes.n - 1);
         is_cut = memory_disk_is_cut(world.memory);
         world_stop(&world);
         memory_disk_cut(world.memory, 0);
@@ -355,10 +323,10 @@ static void a_cut_at_any_point_leaves_no_gap(void **state)
         make_table("aa01");
         for (int i = 0; i < 60; i++) {
                 live_until(call);
-                call += 1 + draw(40);
+                call += 1 + world_draw(&world, 40);
                 /* And in the recovery. */
-                memory_disk_cut(
-                        world.memory, memory_disk_get_calls(world.memory) + 1 + (uint64_t)draw(60));
+                memory_disk_cut(world.memory,
+                        memory_disk_get_calls(world.memory) + 1 + (uint64_t)world_draw(&world, 60));
                 r = world_try_start(&world);
                 if (r == 0)
                         world_stop(&world);
@@ -367,8 +335,8 @@ static void a_cut_at_any_point_leaves_no_gap(void **state)
                 world_start(&world);
                 if (i % 6 == 5)
                         check_history("aa01");
-                if (n_commits > 300)
-                        forget_commits(1);
+                if (notes.n > 300)
+                        notes_forget(&notes, 1);
         }
 }
 
@@ -383,7 +351,7 @@ static void a_full_disk_keeps_the_journal_until_there_is_room(void **state)
         is_full = true;
         for (int i = 0; i < 1000 && rc == SQLITE_OK; i++) {
                 rc = try_run(db, "INSERT INTO t VALUES(NULL, 1, randomblob(3000))");
-                note("aa01", db);
+                notes_take(&notes, &world, "aa01", db);
                 world_settle(&world);
         }
         assert_int_equal(rc, SQLITE_FULL);
@@ -395,7 +363,7 @@ static void a_full_disk_keeps_the_journal_until_there_is_room(void **state)
         world_settle(&world);
         assert_non_null(strstr(world.log, "archived again"));
         run(db, "INSERT INTO t VALUES(NULL, 1, randomblob(3000))");
-        note("aa01", db);
+        notes_take(&notes, &world, "aa01", db);
         world_settle(&world);
         assert_true(check_chain(&last) > 1);
         disconnect(db);

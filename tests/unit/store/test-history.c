@@ -54,11 +54,6 @@ static int copy(const char *from, const char *to)
         return store_restore(world.store, object_path(from), NULL, object_path(to), undo);
 }
 
-static bool is_sound(sqlite3 *db)
-{
-        return strcmp(ask_text(db, "PRAGMA integrity_check"), "ok") == 0;
-}
-
 static void a_bookmark_is_as_long_as_it_says_and_of_one_object(void **state)
 {
         sqlite3 *db = make("aa01", 3);

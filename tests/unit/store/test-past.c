@@ -9,17 +9,10 @@
 /* What a record tells of what was before: going back over the journal gives each earlier content */
 
 #define ARCHIVE "/state/archive/shop/0"
-#define MAX_COMMITS 400
 
 static World world;
 
-typedef struct Commit {
-        uint64_t lsn;
-        Content content;
-} Commit;
-
-static Commit commits[MAX_COMMITS];
-static size_t n_commits;
+static Notes notes;
 
 static int start(void **state)
 {
@@ -31,28 +24,14 @@ static int start(void **state)
         world.options.spill_size = 128 << 10;
         world.options.checkpoint_at = 16;
         world_start(&world);
-        n_commits = 0;
         return 0;
 }
 
 static int stop(void **state)
 {
-        for (size_t i = 0; i < n_commits; i++)
-                content_free(&commits[i].content);
-        n_commits = 0;
+        notes_forget(&notes, 0);
         world_done(&world);
         return 0;
-}
-
-/* Remembers what the object is now. */
-static void note(const char *name, sqlite3 *db)
-{
-        uint64_t lsn = store_object_lsn(world.store, object_path(name));
-
-        if (n_commits && commits[n_commits - 1].lsn == lsn)
-                return;
-        assert_true(n_commits < MAX_COMMITS);
-        commits[n_commits++] = (Commit){ .lsn = lsn, .content = content_of(db) };
 }
 
 static void check_all(const char *name)
@@ -62,26 +41,18 @@ static void check_all(const char *name)
 
         store_loop_run(world.store);
         walk_read_journal(&world, name, &walk);
-        assert_true(n_commits > 0);
-        content.size = commits[n_commits - 1].content.size;
+        assert_true(notes.n > 0);
+        content.size = notes.commits[notes.n - 1].content.size;
         content.data = malloc(content.size);
-        memcpy(content.data, commits[n_commits - 1].content.data, content.size);
-        for (size_t i = n_commits; i-- > 0;) {
-                walk_back(&world, &walk, commits[i].lsn, &content, walk_read_spill);
-                content_check(&content, &commits[i].content, commits[i].lsn);
+        memcpy(content.data, notes.commits[notes.n - 1].content.data, content.size);
+        for (size_t i = notes.n; i-- > 0;) {
+                walk_back(&world, &walk, notes.commits[i].lsn, &content, walk_read_spill);
+                content_check(&content, &notes.commits[i].content, notes.commits[i].lsn);
         }
         walk_back(&world, &walk, 0, &content, walk_read_spill);
         assert_true(walk.is_absent);
         walk_done(&walk);
         content_free(&content);
-}
-
-static unsigned draw(unsigned limit)
-{
-        unsigned n;
-
-        disk_random(world.disk, &n, sizeof n);
-        return n % limit;
 }
 
 /* As SQLite does it when the wal-index cannot grow after the log was synced. */
@@ -124,17 +95,17 @@ static void transact(sqlite3 *db)
                 " ROLLBACK TO s; RELEASE s",
                 "PRAGMA incremental_vacuum(5)",
         };
-        unsigned n = 1 + draw(4);
+        unsigned n = 1 + world_draw(&world, 4);
 
         run(db, "BEGIN");
         for (unsigned i = 0; i < n; i++)
-                run(db, steps[draw(ELEMENTSOF(steps))]);
-        run(db, draw(8) ? "COMMIT" : "ROLLBACK");
+                run(db, steps[world_draw(&world, ELEMENTSOF(steps))]);
+        run(db, world_draw(&world, 8) ? "COMMIT" : "ROLLBACK");
 }
 
 static void do_something(const char *name, sqlite3 **db)
 {
-        switch (draw(16)) {
+        switch (world_draw(&world, 16)) {
         case 0:
                 run(*db, "VACUUM");
                 break;
@@ -162,7 +133,7 @@ static void do_something(const char *name, sqlite3 **db)
                 transact(*db);
                 break;
         }
-        note(name, *db);
+        notes_take(&notes, &world, name, *db);
 }
 
 static void going_back_gives_each_earlier_content(void **state)
@@ -175,14 +146,14 @@ static void going_back_gives_each_earlier_content(void **state)
                 start(state);
                 snprintf(name, sizeof name, "aa%02d", trial);
                 for (int i = 0; i < trial; i++)
-                        draw(2);
+                        world_draw(&world, 2);
                 db = world_connect(&world, name);
                 snprintf(sql, sizeof sql, "PRAGMA cache_size = 10; PRAGMA auto_vacuum = %s; VACUUM",
                         modes[trial % 3]);
                 run(db, sql);
-                note(name, db);
+                notes_take(&notes, &world, name, db);
                 run(db, "CREATE TABLE t(id INTEGER PRIMARY KEY, n, body); CREATE INDEX i ON t(n)");
-                note(name, db);
+                notes_take(&notes, &world, name, db);
                 for (int i = 0; i < 120; i++)
                         do_something(name, &db);
                 disconnect(db);
@@ -208,24 +179,22 @@ static void a_deletion_can_be_taken_back(void **state)
                         rows);
                 db = world_connect(&world, name);
                 run(db, sql);
-                n_commits = 0;
-                note(name, db);
+                notes_take(&notes, &world, name, db);
                 run(db, "UPDATE t SET a = randomblob(3000) WHERE rowid = 3");
-                note(name, db);
+                notes_take(&notes, &world, name, db);
                 disconnect(db);
                 if (rows > 5)
                         world_settle(&world);
                 assert_int_equal(store_delete(world.store, object_path(name)), 0);
                 store_loop_run(world.store);
                 walk_read_journal(&world, name, &walk);
-                for (size_t i = n_commits; i-- > 0;) {
-                        walk_back(&world, &walk, commits[i].lsn, &content, walk_read_spill);
-                        content_check(&content, &commits[i].content, commits[i].lsn);
-                        content_free(&commits[i].content);
+                for (size_t i = notes.n; i-- > 0;) {
+                        walk_back(&world, &walk, notes.commits[i].lsn, &content, walk_read_spill);
+                        content_check(&content, &notes.commits[i].content, notes.commits[i].lsn);
+                        content_free(&notes.commits[i].content);
                 }
                 walk_done(&walk);
                 content_free(&content);
-                n_commits = 0;
                 /* And it is gone all the same. */
                 world_settle(&world);
                 world_crash(&world, CRASH_DROP);
@@ -252,7 +221,8 @@ static void a_one_row_update_takes_few_bytes_with_what_was_before(void **state)
         for (int i = 0; i < 2000; i++) {
                 char sql[80];
 
-                snprintf(sql, sizeof sql, "UPDATE t SET n = n + 1 WHERE id = %u", 1 + draw(1000));
+                snprintf(sql, sizeof sql, "UPDATE t SET n = n + 1 WHERE id = %u",
+                        1 + world_draw(&world, 1000));
                 run(db, sql);
                 if (i % 100 == 99)
                         store_loop_run(world.store);

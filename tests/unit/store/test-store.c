@@ -23,16 +23,6 @@ static int stop(void **state)
         return 0;
 }
 
-static int64_t rows(sqlite3 *db)
-{
-        return ask(db, "SELECT count(*) FROM t");
-}
-
-static bool is_sound(sqlite3 *db)
-{
-        return strcmp(ask_text(db, "PRAGMA integrity_check"), "ok") == 0;
-}
-
 static void fill(sqlite3 *db, int n, int bytes)
 {
         char sql[128];

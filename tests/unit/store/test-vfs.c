@@ -18,16 +18,6 @@ static int stop(void **state)
         return 0;
 }
 
-static int64_t rows(sqlite3 *db)
-{
-        return ask(db, "SELECT count(*) FROM t");
-}
-
-static bool is_sound(sqlite3 *db)
-{
-        return strcmp(ask_text(db, "PRAGMA integrity_check"), "ok") == 0;
-}
-
 static void a_commit_is_read_back_and_flushed(void **state)
 {
         sqlite3 *db = world_connect(&world, "aa01");

@@ -43,6 +43,30 @@ void content_check(const Content *is, const Content *want, uint64_t lsn)
         assert_memory_equal(is->data, want->data, n);
 }
 
+void notes_take(Notes *notes, World *world, const char *name, sqlite3 *db)
+{
+        uint64_t lsn = store_object_lsn(world->store, object_path(name));
+
+        if (!lsn || (notes->n && notes->commits[notes->n - 1].lsn == lsn))
+                return;
+        assert_true(notes->n < ELEMENTSOF(notes->commits));
+        notes->commits[notes->n++] = (Noted){ .lsn = lsn, .content = content_of(db) };
+}
+
+void notes_forget(Notes *notes, size_t kept)
+{
+        while (notes->n > kept)
+                content_free(&notes->commits[--notes->n].content);
+}
+
+unsigned world_draw(World *world, unsigned limit)
+{
+        unsigned n;
+
+        disk_random(world->disk, &n, sizeof n);
+        return n % limit;
+}
+
 void walk_done(Walk *walk)
 {
         for (size_t i = 0; i < walk->n; i++)

@@ -19,6 +19,23 @@ void content_free(Content *content);
 /* Fails the test with the first page that differs. */
 void content_check(const Content *is, const Content *want, uint64_t lsn);
 
+/* What an object was after each of its commits. */
+typedef struct Noted {
+        uint64_t lsn;
+        Content content;
+} Noted;
+
+typedef struct Notes {
+        Noted commits[2000];
+        size_t n;
+} Notes;
+
+/* Of what the object is now, once for each commit. */
+void notes_take(Notes *notes, World *world, const char *name, sqlite3 *db);
+void notes_forget(Notes *notes, size_t kept);
+/* A number below limit, of the world's seed. */
+unsigned world_draw(World *world, unsigned limit);
+
 typedef struct Walk {
         Record *records; /* of one object, the oldest first; payloads are copies */
         size_t n, room;

@@ -189,8 +189,8 @@ int64_t ask(sqlite3 *db, const char *sql)
 
 const char *ask_text(sqlite3 *db, const char *sql)
 {
-        static char texts[8][256];
-        static unsigned next;
+        static _Thread_local char texts[8][256];
+        static _Thread_local unsigned next;
         char *text = texts[next++ % 8];
         sqlite3_stmt *statement = NULL;
 
@@ -201,6 +201,16 @@ const char *ask_text(sqlite3 *db, const char *sql)
                         (const char *)sqlite3_column_text(statement, 0));
         sqlite3_finalize(statement);
         return text;
+}
+
+int64_t rows(sqlite3 *db)
+{
+        return ask(db, "SELECT count(*) FROM t");
+}
+
+bool is_sound(sqlite3 *db)
+{
+        return strcmp(ask_text(db, "PRAGMA integrity_check"), "ok") == 0;
 }
 
 void disconnect(sqlite3 *db)

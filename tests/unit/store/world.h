@@ -55,4 +55,8 @@ int try_run(sqlite3 *db, const char *sql);
 int64_t ask(sqlite3 *db, const char *sql);
 /* The same as text, "" for none; valid until the eighth call after. */
 const char *ask_text(sqlite3 *db, const char *sql);
+/* Of the table t. */
+int64_t rows(sqlite3 *db);
+/* SQLite's own check finds nothing. */
+bool is_sound(sqlite3 *db);
 void disconnect(sqlite3 *db);
