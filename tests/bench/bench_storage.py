@@ -148,10 +148,13 @@ def memory(_settings):
 def speed(settings):
     with Side("speed", pairs=settings.pairs) as side:
         rounds = side.read_all()
+    words = "the unix VFS, WAL, OFF"
     pairs = [(one["total_ms"], one["plain_ms"]) for one in rounds]
+    cpu = [(one["cpu_ms"], one["plain_cpu_ms"]) for one in rounds]
     parts = {name: statistics.median(one["parts"][name][0] / one["parts"][name][1]
                                      for one in rounds) for name in rounds[0]["parts"]}
-    return [row("speed", "ms", pairs, "the unix VFS, WAL, OFF", False, parts=parts)]
+    return [row("speed", "ms", pairs, words, False, parts=parts),
+            row("speed-cpu", "ms of CPU", cpu, words, False)]
 
 
 def recover(_settings):
