@@ -186,8 +186,12 @@ int main(int argc, char **argv)
                 return EXIT_USAGE;
         if (arguments.done)
                 return EXIT_OK;
-        if (load(arguments.config, &config) != 0)
+        if (load(arguments.config, &config) != 0) {
+                if (arguments.recover && !arguments.decisions.config_path)
+                        fprintf(stderr, "durabled: name the service's settings with --config; "
+                                        "'durablectl dev' keeps its own in .durabled/dev.conf\n");
                 return EXIT_FAILED;
+        }
         log_open("durabled", (LogLevel)config->log_level);
         if (arguments.recover) {
                 status = recover_run(config, &arguments.decisions);

@@ -10,6 +10,7 @@
 #include "lib/wire/jsonc.h"
 #include "tui/command.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -242,15 +243,72 @@ static int run_catalog(Fsck *fsck)
         return r == -ENOENT ? 0 : r;
 }
 
+static bool has(const Fsck *fsck, const char *name)
+{
+        _cleanup_(free_p) char *path = path_join(fsck->state, name);
+
+        return path && access(path, F_OK) == 0;
+}
+
+/* A journal that was begun has left its mark among the objects. */
+static bool has_journal_marks(const Fsck *fsck)
+{
+        _cleanup_(free_p) char *path = path_join(fsck->state, "objects");
+        DIR *folder = path ? opendir(path) : NULL;
+        const struct dirent *entry;
+        bool found = false;
+
+        if (!folder)
+                return false;
+        while (!found && (entry = readdir(folder)))
+                found = strncmp(entry->d_name, ".journal-", 9) == 0;
+        closedir(folder);
+        return found;
+}
+
+static int run_stopped(Fsck *fsck)
+{
+        int r;
+
+        if (!has(fsck, "objects")) {
+                leave_out(fsck, "objects", "this folder is gone; put it back, then check again");
+                return 0;
+        }
+        if (!has(fsck, "journal") && has_journal_marks(fsck))
+                leave_out(fsck, "journal", "this folder is gone; put it back, then check again");
+        r = run_slots(fsck, "journal", see_journal);
+        r = r ?: run_objects(fsck);
+        return r ?: run_catalog(fsck);
+}
+
 static int run_all(Fsck *fsck, bool is_served)
 {
         int r = run_slots(fsck, "archive", see_archive);
 
-        if (is_served)
-                return r;
-        r = r ?: run_slots(fsck, "journal", see_journal);
-        r = r ?: run_objects(fsck);
-        return r ?: run_catalog(fsck);
+        return is_served ? r : r ?: run_stopped(fsck);
+}
+
+/* What is no state, or has nothing of the app, is not to be called clean. */
+static bool is_there(const Fsck *fsck)
+{
+        static const char *const parts[] = { "objects", "journal", "catalog.sqlite", "lock" };
+
+        for (size_t i = 0; i < ELEMENTSOF(parts); i++)
+                if (has(fsck, parts[i]))
+                        return true;
+        complain("%s is no state folder of durabled: there are neither objects nor a journal; name "
+                 "another with --state",
+                fsck->state);
+        return false;
+}
+
+static bool has_app(const Fsck *fsck)
+{
+        if (!fsck->app || fsck->incomplete ||
+                fsck->n_journals + fsck->n_archives + fsck->n_databases)
+                return true;
+        complain("--app %s: %s has nothing of such an app", fsck->app, fsck->state);
+        return false;
 }
 
 static void print_summary(const Fsck *fsck)
@@ -316,6 +374,8 @@ static int run(Fsck *fsck)
                 complain("%s: %s", fsck->state, strerror(-r));
                 return EXIT_USAGE;
         }
+        if (!is_there(fsck))
+                return EXIT_USAGE;
         if (is_served)
                 leave_out(fsck, fsck->state,
                         "a durabled serves from it, so that only archives can be looked at; stop "
@@ -328,6 +388,8 @@ static int run(Fsck *fsck)
                 complain("the check of %s ended early: %s", fsck->state, explain(r));
                 fsck->incomplete = true;
         }
+        if (!has_app(fsck))
+                return EXIT_USAGE;
         print_summary(fsck);
         return fsck->n_damage || fsck->n_odd ? EXIT_FAILED : fsck->incomplete ? EXIT_USAGE : 0;
 }

@@ -282,6 +282,33 @@ class Recover(unittest.TestCase):
             self.assertEqual(client.get("/object-1/add/new").status, 200)
             client.close()
 
+    def test_what_is_not_there_is_not_called_clean(self):
+        with Service(self.folder, workers=1) as daemon:
+            self.write(daemon)
+            self.assertEqual(daemon.stop(), 0)
+            status, lines, errors = self.run_fsck(daemon, "--app", "shop")
+            self.assertEqual((status, lines), (2, []))
+            self.assertIn("--app shop: ", errors)
+            for part in ("objects", "journal"):
+                path = os.path.join(daemon.state, part)
+                os.rename(path, path + ".away")
+                status, lines, errors = self.run_fsck(daemon)
+                os.rename(path + ".away", path)
+                self.assertEqual(status, 2, (lines, errors))
+                self.assertFalse(lines[-1]["summary"]["complete"])
+                self.assertIn(f"{part} is not checked: this folder is gone", errors)
+                self.assertNotIn("No such file", errors)
+            self.assertEqual(self.run_fsck(daemon)[0], 0)
+        command = [DURABLECTL, "fsck", "--state", self.folder]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        self.assertEqual((done.returncode, done.stdout), (2, ""))
+        self.assertIn("is no state folder of durabled", done.stderr)
+        if not os.path.exists("/etc/durabled/durabled.conf"):
+            done = subprocess.run([DURABLED, "--recover"], capture_output=True, text=True,
+                                  timeout=60, check=False)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn("name the service's settings with --config", done.stderr)
+
     def test_what_is_fine_is_redone_by_hand(self):
         with Service(self.folder, workers=2) as daemon:
             self.write(daemon)
