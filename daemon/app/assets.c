@@ -30,7 +30,7 @@ int assets_new(const AssetsOptions *options, Assets **ret)
                 free(assets);
                 return r;
         }
-        /* Better now than at the first request: a kernel or a filter without openat2(). */
+        /* Better now than at the first request: a system that lets nothing be opened so. */
         r = asset_open(assets->directory, ".", O_PATH | O_DIRECTORY, &probe);
         if (r) {
                 close(assets->directory);

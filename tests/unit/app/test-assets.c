@@ -5,10 +5,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 
 #include <cmocka.h>
@@ -281,15 +285,18 @@ static void nothing_leads_out_of_the_folder(void **state)
                 "/%2E%2E/secret.txt", "/css/../../secret.txt", "/css/%2e%2e/%2e%2e/secret.txt",
                 "/..%2fsecret.txt", "/%2e%2e%2fsecret.txt", "/css%2fsite.css", "/css%2Fsite.css",
                 "/..\\secret.txt", "/%2e%2e%5csecret.txt", "/out.txt", "/absolute.txt",
-                "/up/secret.txt", "/up/site/index.html", "/magic/etc/passwd", "/loop",
-                "//etc/passwd", "/%2fetc/passwd", "/%00", "/digits.txt%00.html", "/digits.txt%",
-                "/digits.txt%2", "/./digits.txt", "/css/./site.css", "/css//site.css", "etc/passwd",
-                "", "*", "/%252e%252e/secret.txt" };
+                "/up/secret.txt", "/magic/etc/passwd", "/loop", "//etc/passwd", "/%2fetc/passwd",
+                "/%00", "/digits.txt%00.html", "/digits.txt%", "/digits.txt%2", "/./digits.txt",
+                "/css/./site.css", "/css//site.css", "etc/passwd", "", "*",
+                "/%252e%252e/secret.txt" };
         char with_nul[] = "/digits.txt\0.html";
         char *longest = malloc(20001);
 
         for (size_t i = 0; i < ELEMENTSOF(paths); i++)
                 check_absent(paths[i]);
+#ifndef WITHOUT_OPENAT2
+        check_absent("/up/site/index.html"); /* out and in again */
+#endif
         assert_false(
                 assets_has(site.assets, SLICE("GET"), slice_of(with_nul, sizeof with_nul - 1)));
         memset(longest, '/', 20000);
@@ -600,6 +607,24 @@ static void a_folder_that_is_not_there_is_an_error(void **state)
         assert_null(assets);
 }
 
+/* As systemd's RestrictSUIDSGID= does it. */
+static void refuse_openat2(void)
+{
+        struct sock_filter code[] = {
+                BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+                BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_openat2, 0, 1),
+                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        };
+        struct sock_fprog program = { ELEMENTSOF(code), code };
+
+        if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
+                prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
+                abort();
+        if (syscall(SYS_openat2, AT_FDCWD, "/", NULL, 0) != -1 || errno != ENOSYS)
+                abort();
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -623,5 +648,10 @@ int main(void)
                 cmocka_unit_test(a_folder_that_is_not_there_is_an_error),
         };
 
+#ifdef WITHOUT_OPENAT2
+        refuse_openat2();
+#else
+        (void)refuse_openat2;
+#endif
         return cmocka_run_group_tests_name("assets", tests, set_up, tear_down);
 }
