@@ -106,7 +106,7 @@ static int make_record(Maker *maker, PageSet *set, Record record)
 
 static JournalUse get_use(const Record *record)
 {
-        if (record->type == RECORD_DELETE)
+        if (record->type == RECORD_DELETE && !record->page_size)
                 return JOURNAL_DELETE;
         return record->flags & RECORD_COPY ? JOURNAL_COPY : JOURNAL_COMMIT;
 }
@@ -215,8 +215,7 @@ static int append_set(PageSet *set, uint32_t first, Record record, uint64_t *ret
         bool is_large = page_set_get_room(set) > set->node->store->options.spill_size;
         int r;
 
-        /* A DELETE that tells nothing has no pages at all. */
-        if (set->node->store->archive_path || record.type == RECORD_TXN)
+        if (record.type == RECORD_TXN)
                 record.page_size = set->page_size;
         record.db_pages = set->db_pages;
         record.pages_before = set->pages_before;
@@ -255,6 +254,7 @@ int capture_commit(Node *node, uint32_t upto)
         uint64_t lsn;
         int r = wal_read_header(&node->wal, upto, &page, &db_pages);
 
+        node->wanted = 0;
         if (!r && db_pages == 0)
                 r = -EIO;
         r = r ?: append_frames(node, first, upto, 0, db_pages, &lsn);
@@ -379,14 +379,17 @@ int capture_copy(Node *node, uint32_t done, uint32_t db_pages)
         return 0;
 }
 
-int capture_delete(Node *node)
+int capture_delete(Node *node, bool tells)
 {
         _cleanup_(page_set_done) PageSet set = {};
         Record record = { .type = RECORD_DELETE };
-        bool undo = node->store->archive_path;
         uint64_t lsn;
-        int r = page_set_init(&set, node, 1, 0, 0, undo);
+        int r = page_set_init(&set, node, 1, 0, 0, tells);
 
+        /* One that tells nothing has no pages at all. */
+        if (tells)
+                record.page_size = set.page_size;
+        node->wanted = 0;
         r = r ?: append_set(&set, 0, record, &lsn);
         if (r)
                 return r;

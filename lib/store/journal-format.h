@@ -72,7 +72,8 @@
  *             With flag SPILL 1 the pages are in a file: { file: 8, size: 8, crc32c: 4, zero: 4 }.
  *   CANCEL 4  { lsn: 8 }: the object's TXN records from this LSN on, up to here, are void.
  *   DELETE 5  The file is gone. Where the epoch says UNDO, all its pages as UNDO or BEFORE, or with
- *             flag SPILL in a file.
+ *             flag SPILL in a file; or nothing (shift 0), where there was no room for them: what
+ * was before is lost.
  *
  * A spill file: { number: 4, the page }*. The first are as many as the record says, RAW; what
  * follows, up to the file's end, are pages as they were before (of DELETE: all).

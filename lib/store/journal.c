@@ -203,25 +203,31 @@ static int make_room(Store *store, size_t len, JournalUse use)
         return batch_reserve(journal->filling, len);
 }
 
+static bool is_queue_full(const Store *store, size_t len, JournalUse use)
+{
+        const Journal *journal = &store->journal;
+        uint64_t max = store->options.queue_max * (use == JOURNAL_DELETE ? 2 : 1);
+
+        return use != JOURNAL_CANCEL && journal->queued && journal->queued + len > max;
+}
+
 /* The same for a node's records, where the limits allow them. */
 static int make_room_for(Node *node, size_t len, JournalUse use)
 {
         Store *store = node->store;
-        Journal *journal = &store->journal;
         bool is_reserved;
         int r;
 
         if (atomic_load(&store->failure))
                 return -EIO;
         is_reserved = use == JOURNAL_COMMIT && room_covers(store, node, len);
-        if (use != JOURNAL_CANCEL && !is_reserved && journal->queued &&
-                journal->queued + len > store->options.queue_max)
+        if (!is_reserved && is_queue_full(store, len, use))
                 r = -EAGAIN;
         else if (use == JOURNAL_COMMIT && !is_reserved && !room_allows(store, node, len))
                 r = -ENOSPC;
         else
                 r = make_room(store, len, use);
-        if (r)
+        if (r && (use == JOURNAL_COMMIT || use == JOURNAL_DELETE))
                 node->wanted = len;
         return r;
 }

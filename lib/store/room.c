@@ -253,7 +253,8 @@ int room_wait(Node *node, int why)
         RoomWaiter waiter = { .node = node, .why = why };
         int r = 0;
 
-        if (pthread_equal(pthread_self(), store->loop_thread))
+        /* Of a disk without room nobody tells when it has some again. */
+        if (!node->wanted || pthread_equal(pthread_self(), store->loop_thread))
                 return -ENOSPC;
         journal_wake(store);
         waiter.call = call_background(store);

@@ -115,7 +115,7 @@ typedef struct Journal {
 typedef enum JournalUse {
         JOURNAL_COMMIT, /* heeds all; uses up the room that its object holds first */
         JOURNAL_COPY,   /* what is copied forward makes room: no reservation holds it up */
-        JOURNAL_DELETE, /* so does a file that goes: may use half of the reserve */
+        JOURNAL_DELETE, /* so does a file that goes: half of the reserve, twice the queue */
         JOURNAL_CANCEL, /* and marks: all of it, beyond the queue's limit */
 } JournalUse;
 
@@ -159,7 +159,8 @@ struct Node {
         atomic_uint_least64_t last_lsn;
         uint64_t first_segment; /* oldest that holds something the synced file lacks; the store's */
         uint64_t retire_round;  /* of the last try to write it for a segment's sake */
-        size_t wanted;          /* bytes that found no room last; the store's mutex */
+        size_t wanted;          /* bytes of a commit or DELETE that found no room in the journal;
+                                   0: it was another file that has none */
         atomic_bool deleted;    /* DELETE is captured: the file is to be removed */
 
         pthread_mutex_t mutex;
@@ -403,7 +404,8 @@ int capture_commit(Node *node, uint32_t upto);
 void capture_settle(Node *node);
 /* Writes frames after `done` up to captured into the current segment anew. */
 int capture_copy(Node *node, uint32_t done, uint32_t db_pages);
-int capture_delete(Node *node);
+/* tells: with all that it held, for a restore. */
+int capture_delete(Node *node, bool tells);
 
 /* shm.c; the node's mutex is held where noted. */
 typedef struct WalIndex {

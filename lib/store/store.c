@@ -510,8 +510,36 @@ int store_loop_run(Store *store)
         return atomic_load(&store->failure);
 }
 
+static int delete_node(Node *node, bool tells)
+{
+        int r;
+
+        node_lock_idle(node);
+        r = node_has_handles(node) ? -EBUSY : capture_delete(node, tells);
+        if (!r) {
+                node_drop_wal(node);
+                wal_index_drop(node);
+        }
+        node_unlock(node);
+        return r;
+}
+
+/* Whether it was the disk that had no room, or nobody makes any in the journal. */
+static bool is_out_of_room(Store *store, const Node *node, int error)
+{
+        bool is_full;
+
+        if (error != -ENOSPC && error != -EDQUOT && error != -EFBIG)
+                return false;
+        store_lock(store);
+        is_full = !node->wanted || store->full;
+        store_unlock(store);
+        return is_full;
+}
+
 int store_delete(Store *store, const char *path)
 {
+        bool tells = store->archive_path;
         Node *node;
         uint64_t size;
         int r = disk_stat_size(store->disk, path, &size);
@@ -519,13 +547,21 @@ int store_delete(Store *store, const char *path)
         r = r ?: node_open(store, path, false, &node);
         if (r)
                 return r;
-        node_lock_idle(node);
-        r = node_has_handles(node) ? -EBUSY : capture_delete(node);
-        if (!r) {
-                node_drop_wal(node);
-                wal_index_drop(node);
+        do
+                r = delete_node(node, tells);
+        while ((r == -EAGAIN || r == -ENOSPC) && !room_wait(node, r));
+        /* To delete makes room: it comes before what a restore would want. */
+        if (tells && is_out_of_room(store, node, r)) {
+                r = delete_node(node, false);
+                store_lock(store);
+                store->stats.deletes_untold += r == 0;
+                store_unlock(store);
+                if (!r)
+                        store_log(store, LOG_WARNING,
+                                "%s: deleted while the disk is full: there is no room to keep "
+                                "what it held, so none of its past can be restored",
+                                node->name);
         }
-        node_unlock(node);
         node_unref(node);
         if (!r) {
                 journal_wake(store);

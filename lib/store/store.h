@@ -92,6 +92,7 @@ typedef struct StoreStats {
         uint64_t queued_bytes, wal_bytes; /* now: captured and not on disk; all WALs in heap */
         uint64_t spill_bytes;             /* now: in files that the journal names */
         uint64_t checkpoints, checkpointed_pages, syncs, retired_segments;
+        uint64_t deletes_untold;         /* of them nothing can be restored: the disk was full */
         unsigned objects, dirty_objects; /* known now; not fully in their files */
         unsigned segments_live, segments_free;
         uint64_t archived_segments, archive_ns;                /* written, and the time that took */
@@ -235,8 +236,14 @@ void store_stop_background(Store *store);
 
 /*
  * Deletes an object's file: journalled now, done in the background; an object opened again at once
- * is new and empty. -EBUSY while it has connections, -ENOENT when there is none, -ENOSPC when the
- * journal has no room.
+ * is new and empty. -EBUSY while it has connections, -ENOENT when there is none.
+ *
+ * It works on a full disk, since it makes room there. With an archive the journal takes up all that
+ * the object held, so that a restore finds it; where there is no room for that and none can be
+ * made, the object goes all the same and its past with it (STORE_E_PRUNED), and a log line says so.
+ * Off the loop thread it waits for room as a commit does. -ENOSPC: on the loop thread, the journal
+ * has no room now; or so many objects have been deleted with a full journal that what is kept for
+ * that at its end is used up, until the background has removed the first.
  */
 int store_delete(Store *store, const char *path);
 /* Whether there is such an object, that is one that something was committed to: 0, -ENOENT, or what

@@ -63,6 +63,13 @@ class Ledger(DurableObject):
             except Exception as error:
                 return Response("caught")
             return Response(parts[1])
+        if parts[0] == "put":
+            self.sql.exec("CREATE TABLE IF NOT EXISTS last(id INTEGER PRIMARY KEY, n, filler BLOB)")
+            self.sql.exec("INSERT OR REPLACE INTO last VALUES(1, ?, ?)", int(parts[1]),
+                          os.urandom(int(parts[2])))
+            return Response(parts[1])
+        if parts[0] == "get":
+            return Response(str(self.sql.exec("SELECT n FROM last").raw().toArray().to_py()[0][0]))
         if parts[0] == "leave":
             # A connection that a thread holds which never ends, in the middle of a read.
             left = sqlite3.connect(durabled_host.current_object().path)
@@ -210,6 +217,11 @@ class Image:
                 except OSError:
                     pass
 
+    def leave(self, size):
+        """Of what fill() has taken."""
+        filler = os.path.join(self.path, "filler")
+        os.truncate(filler, os.path.getsize(filler) - size)
+
     def find_damage(self):
         """The kernel believes that it has."""
         source = subprocess.run(["findmnt", "-n", "-o", "SOURCE", self.path], check=True,
@@ -275,8 +287,8 @@ class FaultCase(unittest.TestCase):
         self.addCleanup(shutil.rmtree, folder, ignore_errors=True)
         return folder
 
-    def service(self, data=None, workers=1, **options):
-        return Service(self.project, workers=workers, data=data, **options)
+    def service(self, data=None, workers=1, settings="", **options):
+        return Service(self.project, settings, workers=workers, data=data, **options)
 
     def until(self, condition, what, seconds=20):
         end = time.monotonic() + seconds
@@ -635,6 +647,64 @@ class FullDisk(FaultCase):
             self.assertLess(after - before, 48 * MEBI)
             self.assertLess(len(lines) - said, 10, lines[said:])
             self.check_kept(client)
+
+
+class SmallJournal(FaultCase):
+    """Two segments and no room for a third: each has to be emptied before it can be filled again."""
+
+    WRITERS = 8
+    COUNT = 80
+    LARGE, SMALL = 500000, 2000
+
+    def write(self, daemon, number, answers):
+        client, size = daemon.client(), self.SMALL if number % 4 == 0 else self.LARGE
+        for count in range(self.COUNT):
+            answers.append(client.get(f"/raw/w{number}/put/{count}/{size}"))
+
+    def test_no_request_fails_that_only_has_to_wait_for_room(self):
+        image = self.image()
+        with self.service(image.path, settings="[storage]\narchive_days=0\n") as daemon:
+            answers, reads, done = [], [], threading.Event()
+            client = daemon.client()
+            for number in range(self.WRITERS):
+                self.assertEqual(client.get(f"/raw/w{number}/put/0/10").status, 200)
+            journal = os.path.join(daemon.data, "journal", "faults", "0")
+            self.until(lambda: len(self.segments(journal)) == 2, "there is no second segment")
+            image.fill()
+            image.leave(40 * MEBI)
+
+            def read():
+                client = daemon.client()
+                while not done.is_set():
+                    reads.append(client.get("/raw/w0/get"))
+
+            threads = [threading.Thread(target=self.write, args=(daemon, number, answers))
+                       for number in range(self.WRITERS)]
+            reader = threading.Thread(target=read)
+            for thread in threads + [reader]:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            done.set()
+            reader.join()
+            self.assertEqual(len(answers), self.WRITERS * self.COUNT)
+            self.assertEqual({answer.status for answer in answers + reads}, {200})
+            # A third is tried now and then, and goes again.
+            self.until(lambda: len(self.segments(journal)) == 2, "there is a third segment")
+            segment = os.path.getsize(os.path.join(journal, self.segments(journal)[0]))
+            written = sum(self.LARGE for number in range(self.WRITERS) if number % 4) * self.COUNT
+            self.assertGreater(written, 3 * segment)
+            image.empty()
+            os.kill(daemon.all_workers()[0]["pid"], signal.SIGKILL)
+            daemon.wait_ready()
+            client = daemon.client()
+            for number in range(self.WRITERS):
+                self.assertEqual(client.get(f"/raw/w{number}/get").text, str(self.COUNT - 1))
+            self.assertEqual(daemon.stop(), 0)
+
+    @staticmethod
+    def segments(journal):
+        return [name for name in os.listdir(journal) if name.startswith("segment-")]
 
 
 if __name__ == "__main__":

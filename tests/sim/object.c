@@ -448,6 +448,7 @@ static void vacuum(Object *object)
 static void delete (Object *object)
 {
         World *world = object->world;
+        StoreStats stats;
         Content none;
         int r;
 
@@ -455,6 +456,8 @@ static void delete (Object *object)
         object_close(object);
         r = store_delete(world->store, object->path);
         if (r == 0) {
+                store_get_stats(world->store, &stats);
+                world->forgets |= stats.deletes_untold > 0;
                 object_committed(object, &none);
                 world_log(world, "object %u: deleted, lsn %llu", object->number,
                         (unsigned long long)get_last(object)->lsn);

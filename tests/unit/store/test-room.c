@@ -292,14 +292,17 @@ static void a_store_that_failed_lets_all_go(void **state)
 typedef struct Writer {
         pthread_t thread;
         sqlite3 *db;
-        int rc;
+        int rc, size;
 } Writer;
 
 static void *run_writer(void *data)
 {
         Writer *writer = data;
 
-        writer->rc = try_run(writer->db, "INSERT INTO t VALUES(hex(randomblob(100000)))");
+        char sql[80];
+
+        snprintf(sql, sizeof sql, "INSERT INTO t VALUES(randomblob(%d))", writer->size);
+        writer->rc = try_run(writer->db, sql);
         return NULL;
 }
 
@@ -321,7 +324,7 @@ static void pause_a_moment(void)
 /* A full journal, and a writer who waits. */
 static void start_writer(Writer *writer, sqlite3 *db)
 {
-        *writer = (Writer){ .db = db, .rc = -1 };
+        *writer = (Writer){ .db = db, .rc = -1, .size = 200000 };
         world.store->has_background = true;
         assert_int_equal(pthread_create(&writer->thread, NULL, run_writer, writer), 0);
         for (int i = 0; !somebody_waits(); i++) {
@@ -459,6 +462,107 @@ static void who_waits_is_not_told_while_a_commit_is_about_to_be_published(void *
         disconnect(db);
 }
 
+/* A page set of its own file, which the disk has no room for: no segment will help. */
+static void a_large_commit_does_not_wait_for_a_disk_without_room(void **state)
+{
+        sqlite3 *db = world_connect(&world, "aa01");
+        Writer writer = { .db = db, .rc = -1, .size = 1500000 };
+
+        run(db, "CREATE TABLE t(a)");
+        world_settle(&world);
+        world.store->has_background = true;
+        break_disk();
+        assert_int_equal(pthread_create(&writer.thread, NULL, run_writer, &writer), 0);
+        join_writer(&writer, SQLITE_FULL);
+        memory_disk_fail(world.memory, 0, 0, false);
+        disconnect(db);
+}
+
+static bool is_there(const char *name)
+{
+        uint64_t size;
+
+        return disk_stat_size(world.disk, object_path(name), &size) == 0;
+}
+
+static void a_full_journal_takes_a_deletion(void **state)
+{
+        sqlite3 *db = world_connect(&world, "bb01");
+
+        run(db, "CREATE TABLE t(a)");
+        disconnect(db);
+        world_settle(&world);
+        assert_true(is_there("bb01"));
+        db = fill_journal();
+        assert_int_equal(try_run(db, "INSERT INTO t VALUES(zeroblob(100000))"), SQLITE_FULL);
+        assert_int_equal(store_delete(world.store, object_path("bb01")), 0);
+        world_settle(&world);
+        assert_false(is_there("bb01"));
+        disconnect(db);
+}
+
+static void start_archive(void)
+{
+        world_stop(&world);
+        world.options.archive = "/state/archive/shop-0";
+        world_start(&world);
+}
+
+static void an_object_that_is_too_much_for_a_full_disk_is_deleted_with_its_past(void **state)
+{
+        char bookmark[STORE_BOOKMARK_LEN + 1], undo[STORE_BOOKMARK_LEN + 1];
+        sqlite3 *db;
+
+        start_archive();
+        db = world_connect(&world, "bb01");
+        run(db, "CREATE TABLE t(a)");
+        for (int i = 0; i < 30; i++) {
+                run(db, "INSERT INTO t VALUES(randomblob(100000))");
+                world_settle(&world);
+        }
+        disconnect(db);
+        world_settle(&world);
+        assert_int_equal(store_get_bookmark(world.store, object_path("bb01"), bookmark), 0);
+        break_disk();
+        assert_int_equal(store_delete(world.store, object_path("bb01")), 0);
+        assert_non_null(strstr(world.log, "none of its past can be restored"));
+        memory_disk_fail(world.memory, 0, 0, false);
+        world_settle(&world);
+        assert_false(is_there("bb01"));
+        assert_int_equal(store_restore(world.store, object_path("bb01"), bookmark,
+                                 object_path("bb01"), undo),
+                STORE_E_PRUNED);
+        world_crash(&world, CRASH_DROP);
+        assert_false(is_there("bb01"));
+}
+
+static void a_deletion_waits_for_room_to_keep_the_past(void **state)
+{
+        char bookmark[STORE_BOOKMARK_LEN + 1], undo[STORE_BOOKMARK_LEN + 1];
+        sqlite3 *db;
+        StoreStats stats;
+
+        start_archive();
+        db = world_connect(&world, "bb01");
+        run(db, "CREATE TABLE t(a); INSERT INTO t VALUES(hex(randomblob(100000)))");
+        disconnect(db);
+        world_settle(&world);
+        assert_int_equal(store_get_bookmark(world.store, object_path("bb01"), bookmark), 0);
+        db = fill_journal();
+        /* There is none now, and nobody has found that there will be none. */
+        assert_int_equal(store_delete(world.store, object_path("bb01")), -ENOSPC);
+        world_settle(&world);
+        assert_int_equal(store_delete(world.store, object_path("bb01")), 0);
+        store_get_stats(world.store, &stats);
+        assert_int_equal(stats.deletes_untold, 0);
+        world_settle(&world);
+        assert_false(is_there("bb01"));
+        assert_int_equal(store_restore(world.store, object_path("bb01"), bookmark,
+                                 object_path("bb01"), undo),
+                0);
+        disconnect(db);
+}
+
 /* Who holds room may wait for who waits. */
 static void reservations_do_not_count_when_nobody_makes_room(void **state)
 {
@@ -506,6 +610,10 @@ int main(void)
                 TEST(who_waits_is_told_after_a_round_of_his_own_alone),
                 TEST(who_waits_is_not_told_while_a_write_is_under_way),
                 TEST(who_waits_is_not_told_while_a_commit_is_about_to_be_published),
+                TEST(a_large_commit_does_not_wait_for_a_disk_without_room),
+                TEST(a_full_journal_takes_a_deletion),
+                TEST(an_object_that_is_too_much_for_a_full_disk_is_deleted_with_its_past),
+                TEST(a_deletion_waits_for_room_to_keep_the_past),
                 TEST(reservations_do_not_count_when_nobody_makes_room),
         };
 
