@@ -104,17 +104,25 @@ typedef struct Fault {
 static void take_fault(const char *text, void *data)
 {
         Fault *fault = data;
+        int error = vfs_take_error();
 
-        if (!fault->r)
-                fault->r = say_changed(fault->restore, text);
+        if (fault->r)
+                return;
+        if (error)
+                store_log(fault->restore->store, LOG_ERR,
+                        "%s: what is to be restored cannot be read to check it: %s",
+                        fault->restore->name, strerror(-error));
+        fault->r = error ?: say_changed(fault->restore, text);
 }
 
 static int check_image(const Restore *restore, sqlite3 *db)
 {
         Fault fault = { .restore = restore };
         Sound sound = { .quick = true, .most = 1, .fault = take_fault, .data = &fault };
-        int r = map_result(restore, db, sound_check(&sound, db));
+        int r;
 
+        (void)vfs_take_error();
+        r = map_result(restore, db, sound_check(&sound, db));
         if (!r && sound.unchecked[0])
                 store_log(restore->store, LOG_NOTICE,
                         "%s: what needs functions or collations of the app is restored without a "

@@ -16,6 +16,7 @@
 static sqlite3_vfs *root;
 static _Thread_local char current[PATH_MAX_BYTES];
 static _Thread_local bool refused, broken;
+static _Thread_local int disk_error; /* see vfs_take_error() */
 static _Thread_local int open_error; /* errno of the last open of a file of ours */
 static Store *_Atomic open_store;    /* the one that the VFS is registered for */
 static _Thread_local bool any_allowed;
@@ -58,6 +59,14 @@ bool store_was_broken(void)
         return broken;
 }
 
+int vfs_take_error(void)
+{
+        int error = disk_error;
+
+        disk_error = 0;
+        return error;
+}
+
 int vfs_map_error(int error, int otherwise)
 {
         switch (error) {
@@ -72,6 +81,7 @@ int vfs_map_error(int error, int otherwise)
                 return SQLITE_FULL;
         default:
                 broken = true;
+                disk_error = error;
                 return otherwise;
         }
 }

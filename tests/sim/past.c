@@ -92,9 +92,6 @@ static bool is_allowed(const Object *object, const Past *past, int r)
                 return has_sizes(world);
         case -ENOENT:
                 return !past && object->entries[object_find_current(object)].content.counter < 0;
-        case STORE_E_CHANGED:
-                /* What SQLite's check cannot read looks like damage to it. */
-                return world_excuses(world);
         case -ENOSPC:
                 return true;
         default:
