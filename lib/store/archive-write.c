@@ -84,6 +84,7 @@ struct ArchiveWriter {
         uint64_t taken;  /* bytes read for the file */
         uint64_t synced; /* up to this offset */
         ZSTD_CCtx *zstd;
+        bool is_unreadable;
 };
 
 /* Room for one more in a row that grows. */
@@ -380,13 +381,23 @@ static int list_batch(ArchiveWriter *writer, const BatchHeader *head)
         return add_sample(writer, head->time, last);
 }
 
+/* Of the segment, or a file that it names. */
+static int read_source(ArchiveWriter *writer, DiskFile *file, void *data, size_t len,
+        uint64_t offset, size_t *ret_len)
+{
+        int r = disk_read(file, data, len, offset, ret_len);
+
+        writer->is_unreadable |= r && r != -ENOMEM;
+        return r;
+}
+
 /* 1 when there is a batch, now in writer->batch; 0 at the end. */
 static int read_batch(ArchiveWriter *writer, BatchHeader *ret)
 {
         const ArchiveSource *source = &writer->source;
         unsigned char head[BATCH_HEADER_SIZE];
         size_t got;
-        int r = disk_read(source->segment, head, sizeof head, writer->offset, &got);
+        int r = read_source(writer, source->segment, head, sizeof head, writer->offset, &got);
 
         if (r)
                 return r;
@@ -401,7 +412,7 @@ static int read_batch(ArchiveWriter *writer, BatchHeader *ret)
                 writer->batch = batch;
                 writer->batch_room = ret->len;
         }
-        r = disk_read(source->segment, writer->batch, ret->len, writer->offset, &got);
+        r = read_source(writer, source->segment, writer->batch, ret->len, writer->offset, &got);
         if (r)
                 return r;
         return batch_check(ret, slice_of(writer->batch, got));
@@ -573,8 +584,8 @@ static int put_records(ArchiveWriter *writer, Object *object)
                 const Piece *piece = &writer->pieces[writer->at_piece];
                 size_t n = MIN(piece->len - writer->at_byte, ARCHIVE_CHUNK_MAX - writer->raw_len);
                 size_t got;
-                int r = disk_read(writer->source.segment, writer->raw + writer->raw_len, n,
-                        piece->offset + writer->at_byte, &got);
+                int r = read_source(writer, writer->source.segment, writer->raw + writer->raw_len,
+                        n, piece->offset + writer->at_byte, &got);
 
                 if (r)
                         return r;
@@ -625,7 +636,8 @@ static int put_spill(ArchiveWriter *writer, Object *object)
                 return r;
         done = writer->spill_done;
         end = done < past ? MIN(past, part->ref.size) : part->ref.size;
-        r = disk_read(writer->spill, writer->raw, MIN(end - done, (uint64_t)most), done, &got);
+        r = read_source(
+                writer, writer->spill, writer->raw, MIN(end - done, (uint64_t)most), done, &got);
         if (r)
                 return r;
         writer->spill_crc = crc32c(writer->spill_crc, writer->raw, got);
@@ -759,6 +771,11 @@ static int step_index(ArchiveWriter *writer)
                 return r;
         writer->stage = STAGE_DONE;
         return disk_sync_folder(store->disk, store->archive_path);
+}
+
+bool archive_writer_is_unreadable(const ArchiveWriter *writer)
+{
+        return writer->is_unreadable;
 }
 
 int archive_writer_step(ArchiveWriter *writer)

@@ -21,11 +21,16 @@ typedef struct Kept {
         uint64_t first_lsn, size;
 } Kept;
 
+/* For so long a segment that the disk does not give back is tried again. */
+#define UNREADABLE_NS (10 * UINT64_C(1000000000))
+
 struct Archive {
         ArchiveWriter *writer; /* of segment next_segment */
         DiskFile *segment;
         uint64_t started;
-        uint64_t next_segment; /* the oldest that has no file; from archive_begin() on */
+        uint64_t next_segment;     /* the oldest that has no file; from archive_begin() on */
+        uint64_t last_lsn;         /* of the one at hand */
+        uint64_t unreadable_since; /* 0: it can be read */
         uint64_t epoch_first_lsn, last_before;
         Kept *kept; /* files, the oldest first */
         size_t n_kept, room;
@@ -438,6 +443,7 @@ static int begin_segment(Store *store)
                 return r;
         source.segment = archive->segment;
         source.number = archive->next_segment;
+        archive->last_lsn = source.last_lsn;
         archive->started = disk_clock_monotonic(store->disk);
         return archive_writer_new(&source, &archive->writer) ?: 1;
 }
@@ -461,6 +467,38 @@ static void note_failure(Store *store, int error)
         store->retry = true;
 }
 
+/*
+ * The segment at hand cannot be read. What it holds is in the databases or goes there, from memory;
+ * it is their past alone that is lost with it, and if it stayed for ever the journal would fill up
+ * behind it. True when it has been tried for long enough.
+ */
+static bool give_up_segment(Store *store, int error)
+{
+        Archive *archive = store->archive;
+        uint64_t now = disk_clock_monotonic(store->disk) | 1;
+
+        if (!archive->unreadable_since)
+                archive->unreadable_since = now;
+        if (now - archive->unreadable_since < UNREADABLE_NS)
+                return false;
+        store_log(store, LOG_CRIT,
+                "segment %llu of the journal cannot be read: %s; no commit is lost, but objects "
+                "cannot be restored to moments before LSN %llu: replace the disk of %s",
+                (unsigned long long)archive->next_segment, strerror(-error),
+                (unsigned long long)archive->last_lsn, store->journal_path);
+        store_lock(store);
+        store->stats.archive_gaps++;
+        store_unlock(store);
+        return true;
+}
+
+static void go_to_next(Archive *archive)
+{
+        archive->next_segment++;
+        archive->due = 0;
+        archive->unreadable_since = 0;
+}
+
 static int step_segment(Store *store)
 {
         Archive *archive = store->archive;
@@ -471,9 +509,11 @@ static int step_segment(Store *store)
                 if (r > 0)
                         return 1;
                 r = r ?: keep_written(store, archive->writer, archive->started);
+                if (r < 0 && archive_writer_is_unreadable(archive->writer) &&
+                        give_up_segment(store, r))
+                        r = -EBADMSG;
                 if (!r || r == -EBADMSG) {
-                        archive->next_segment++;
-                        archive->due = 0;
+                        go_to_next(archive);
                         if (!r && archive->failure_logged)
                                 store_log(store, LOG_NOTICE, "the journal is archived again");
                         archive->failure_logged &= r != 0;

@@ -33,6 +33,8 @@ DEFINE_CLEANUP(ArchiveWriter *, archive_writer_free)
 /* 1: there is more to do; 0: done. -EBADMSG: what is to be archived does not check, a line of the
  * log says where. */
 int archive_writer_step(ArchiveWriter *writer);
+/* The step failed since the disk does not give back what is to be archived. */
+bool archive_writer_is_unreadable(const ArchiveWriter *writer);
 /* When it is done: of the file; size is 0 when the segment has no records, and there is none. */
 const ArchiveHeader *archive_writer_get_header(const ArchiveWriter *writer);
 

@@ -446,8 +446,8 @@ void vfs_unregister(void);
 int vfs_check_folders(const char *path);
 /* SQLite's code for a disk's error; want of room is noted for store_was_refused(). */
 int vfs_map_error(int error, int otherwise);
-/* The disk's last error that was no want of room, on this thread since it was asked before; 0: none.
- * SQLite's check tells what it cannot read as damage. */
+/* The disk's last error that was no want of room, on this thread since it was asked before; 0:
+ * none. SQLite's check tells what it cannot read as damage. */
 int vfs_take_error(void);
 /* Whether this thread may open any object for now, whatever store_set_current() says; what it was
  * before. */

@@ -34,8 +34,9 @@
  * 7. A commit that SQLite gives up after its capture is followed by CANCEL before the object can do
  *    anything else (capture.c, at the end of the write transaction).
  * 8. With an archive, what a segment holds is in a synced archive file before the mark that retires
- *    it, or the epoch switch that makes it void (archive.c); recovery goes on with a gap where the
- *    disk is full.
+ *    it, or the epoch switch that makes it void (archive.c). Two gaps are made, each with a line in
+ *    the log: recovery goes on where the disk is full, and a segment that the disk has not given
+ *    back for ten seconds is given up, since its commits go to the databases from memory.
  *
  * LSN: the number of a record in the journal, growing over restarts as well; 0 is before all.
  *
@@ -96,6 +97,7 @@ typedef struct StoreStats {
         unsigned objects, dirty_objects; /* known now; not fully in their files */
         unsigned segments_live, segments_free;
         uint64_t archived_segments, archive_ns;                /* written, and the time that took */
+        uint64_t archive_gaps;                                 /* segments that could not be read */
         uint64_t archive_pruned, archive_files, archive_bytes; /* files removed; those there now */
         /* What store_open() redid. */
         uint64_t redone_commits, redone_pages, redone_objects, redo_bytes, redo_ns;

@@ -359,6 +359,8 @@ static void sum_up(World *world)
         to->checkpoints += now.checkpoints;
         to->retired += now.retired_segments;
         to->redone += now.redone_commits;
+        /* The disk did not give a segment back, for long. */
+        world->forgets |= now.archive_gaps > 0;
 }
 
 static void drain(World *world)

@@ -78,6 +78,15 @@ static bool has_sizes(const World *world)
         return false;
 }
 
+/* The disk did not give a segment back, for long. */
+static bool has_gaps(const World *world)
+{
+        StoreStats stats;
+
+        store_get_stats(world->store, &stats);
+        return world->forgets || stats.archive_gaps > 0;
+}
+
 /* What the engine may answer where the model has a content. */
 static bool is_allowed(const Object *object, const Past *past, int r)
 {
@@ -85,7 +94,7 @@ static bool is_allowed(const Object *object, const Past *past, int r)
 
         switch (r) {
         case STORE_E_PRUNED:
-                return past && world->forgets;
+                return past && has_gaps(world);
         case STORE_E_ABSENT:
                 return past && past->content.counter < 0;
         case STORE_E_PAGE_SIZE:
@@ -207,7 +216,7 @@ static void go_back_to_time(Object *object)
                         world_fail(world, "object %u: restore to a time: %d", object->number, r);
                 abandon_range(object, range);
         } else if (r != STORE_E_ABSENT && !(r == STORE_E_PAGE_SIZE && has_sizes(world)) &&
-                   !(r == STORE_E_PRUNED && world->forgets) && !sim_disk_is_dead(world->disk))
+                   !(r == STORE_E_PRUNED && has_gaps(world)) && !sim_disk_is_dead(world->disk))
                 world_fail(world, "object %u: restore to a time: %d", object->number, r);
 }
 

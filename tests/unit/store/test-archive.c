@@ -14,7 +14,8 @@ static Notes notes;
 
 static const DiskOps *real_ops;
 static DiskOps ops;
-static bool is_full, is_pruning;
+static bool is_full, is_pruning, is_unreadable;
+static DiskFile *segment; /* as the archive has it */
 /* Of the file of the archive that is being written. */
 static const DiskFile *new_file;
 static size_t unsynced, unsynced_most, in_step, in_step_most;
@@ -27,7 +28,17 @@ static int open_unless_full(Disk *disk, const char *path, unsigned flags, DiskFi
 
         if (!r && strstr(path, ".archive.new"))
                 new_file = *ret;
+        if (!r && strstr(path, "/segment-") && flags & DISK_READ_ONLY)
+                segment = *ret;
         return r;
+}
+
+static int read_if_readable(
+        DiskFile *file, void *data, size_t len, uint64_t offset, size_t *ret_len)
+{
+        if (is_unreadable && file == segment)
+                return -EIO;
+        return real_ops->read(file, data, len, offset, ret_len);
 }
 
 static int count_write(
@@ -67,7 +78,8 @@ static int start(void **state)
         ops.write = count_write;
         ops.sync = count_sync;
         world.disk->ops = &ops;
-        is_full = is_pruning = false;
+        ops.read = read_if_readable;
+        is_full = is_pruning = is_unreadable = false;
         new_file = NULL;
         unsynced = unsynced_most = in_step_most = 0;
         world.options.archive = ARCHIVE;
@@ -368,6 +380,60 @@ static void a_full_disk_keeps_the_journal_until_there_is_room(void **state)
         assert_true(check_chain(&last) > 1);
         disconnect(db);
         check_history("aa01");
+}
+
+/* Until enough segments have been begun for one to be retired. */
+static int write_some(sqlite3 *db)
+{
+        int rc = SQLITE_OK, n = 0;
+
+        for (; n < 1000 && rc == SQLITE_OK; n++) {
+                rc = try_run(db, "INSERT INTO t VALUES(NULL, 1, randomblob(3000))");
+                world_settle(&world);
+        }
+        assert_true(rc == SQLITE_OK || rc == SQLITE_FULL);
+        return n;
+}
+
+static void a_segment_that_cannot_be_read_for_long_leaves_a_gap(void **state)
+{
+        sqlite3 *db = world_connect(&world, "aa01");
+        char early[STORE_BOOKMARK_LEN + 1], undo[STORE_BOOKMARK_LEN + 1];
+        StoreStats stats;
+        int64_t n;
+
+        run(db, "CREATE TABLE t(id INTEGER PRIMARY KEY, n, body)");
+        assert_int_equal(store_get_bookmark(world.store, object_path("aa01"), early), 0);
+        is_unreadable = true;
+        n = write_some(db) - 1;
+        assert_int_equal(
+                try_run(db, "INSERT INTO t VALUES(NULL, 1, randomblob(3000))"), SQLITE_FULL);
+        assert_non_null(strstr(world.log, "cannot be archived"));
+        memory_disk_advance(world.memory, UINT64_C(9) * 1000000000);
+        world_settle(&world);
+        store_get_stats(world.store, &stats);
+        assert_int_equal(stats.archive_gaps, 0);
+        assert_int_equal(stats.retired_segments, 0);
+        memory_disk_advance(world.memory, UINT64_C(2) * 1000000000);
+        world_settle(&world);
+        world_settle(&world);
+        store_get_stats(world.store, &stats);
+        assert_int_equal(stats.archive_gaps, 1);
+        assert_non_null(strstr(world.log, "of the journal cannot be read: Input/output error"));
+        /* The next one can be read. */
+        is_unreadable = false;
+        world_settle(&world);
+        assert_non_null(strstr(world.log, "archived again"));
+        run(db, "INSERT INTO t VALUES(NULL, 1, randomblob(3000))");
+        world_settle(&world);
+        store_get_stats(world.store, &stats);
+        assert_int_equal(stats.archive_gaps, 1);
+        assert_true(stats.retired_segments > 0);
+        assert_int_equal(ask(db, "SELECT count(*) FROM t"), n + 1);
+        assert_int_equal(
+                store_restore(world.store, object_path("aa01"), early, object_path("aa01"), undo),
+                STORE_E_PRUNED);
+        disconnect(db);
 }
 
 static void recovery_on_a_full_disk_goes_on_with_a_gap(void **state)
@@ -740,6 +806,7 @@ int main(void)
                 TEST(what_is_retired_is_in_the_archive),
                 TEST(a_cut_at_any_point_leaves_no_gap),
                 TEST(a_full_disk_keeps_the_journal_until_there_is_room),
+                TEST(a_segment_that_cannot_be_read_for_long_leaves_a_gap),
                 TEST(recovery_on_a_full_disk_goes_on_with_a_gap),
                 TEST(a_life_without_an_archive_is_a_gap),
                 TEST(files_go_when_they_are_too_old),
