@@ -64,7 +64,7 @@ class Ledger(DurableObject):
                 return Response("caught")
             return Response(parts[1])
         if parts[0] == "put":
-            self.sql.exec("CREATE TABLE IF NOT EXISTS last(id INTEGER PRIMARY KEY, n, filler BLOB)")
+            self.sql.exec("CREATE TABLE IF NOT EXISTS last(id INTEGER PRIMARY KEY, n, filler)")
             self.sql.exec("INSERT OR REPLACE INTO last VALUES(1, ?, ?)", int(parts[1]),
                           os.urandom(int(parts[2])))
             return Response(parts[1])
@@ -650,7 +650,7 @@ class FullDisk(FaultCase):
 
 
 class SmallJournal(FaultCase):
-    """Two segments and no room for a third: each has to be emptied before it can be filled again."""
+    """Two segments and no room for a third: each is emptied before it can be filled again."""
 
     WRITERS = 8
     COUNT = 80
