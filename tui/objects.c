@@ -15,6 +15,7 @@
 #include <getopt.h>
 #include <libgen.h>
 #include <stdio.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 
 #define ID_DIGITS 64u
@@ -212,36 +213,84 @@ static int sync_folder_of(const char *path)
         return fd < 0 || fsync(fd) ? -errno : 0;
 }
 
-/* Gives the finished file its name; without force only when nothing has it. */
-static int give_name(const char *temporary, const char *path, bool force)
+/* Where link() is not possible, as on FAT. */
+static int move(const char *from, const char *to, bool force)
 {
-        if (force)
-                return rename(temporary, path) ? -errno : 0;
-        if (link(temporary, path))
+        return renameat2(AT_FDCWD, from, AT_FDCWD, to, force ? 0 : RENAME_NOREPLACE) ? -errno : 0;
+}
+
+/* A name beside the path that nothing has. Malloc'd. */
+static char *name_beside(const char *path)
+{
+        uint64_t number;
+        char *name;
+
+        if (getrandom(&number, sizeof number, 0) != sizeof number ||
+                asprintf(&name, "%s.%016llx", path, (unsigned long long)number) < 0)
+                return NULL;
+        return name;
+}
+
+/* Gives the finished file, which has no name, its own; without force only when nothing has it. */
+static int give_name(int fd, const char *path, bool force)
+{
+        _cleanup_(free_p) char *temporary = NULL;
+        char source[40];
+        int r;
+
+        snprintf(source, sizeof source, "/proc/self/fd/%d", fd);
+        if (!force)
+                return linkat(AT_FDCWD, source, AT_FDCWD, path, AT_SYMLINK_FOLLOW) ? -errno : 0;
+        temporary = name_beside(path);
+        if (!temporary)
+                return -ENOMEM;
+        if (linkat(AT_FDCWD, source, AT_FDCWD, temporary, AT_SYMLINK_FOLLOW))
                 return -errno;
-        return unlink(temporary) ? -errno : 0;
+        r = move(temporary, path, true);
+        if (r)
+                (void)unlink(temporary);
+        return r;
+}
+
+/* In the folder of path: a file that goes with the process until it has its name. Where the file
+ * system has no such thing, one with another name, which is *ret_name then. */
+static int create_unnamed(const char *path, char **ret_name, int *ret)
+{
+        _cleanup_(free_p) char *copy = strdup(path), *name = NULL;
+
+        *ret_name = NULL;
+        if (!copy)
+                return -ENOMEM;
+        *ret = open(dirname(copy), O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
+        if (*ret >= 0)
+                return 0;
+        if (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL)
+                return -errno;
+        name = name_beside(path);
+        if (!name)
+                return -ENOMEM;
+        *ret = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        if (*ret < 0)
+                return -errno;
+        *ret_name = TAKE_PTR(name);
+        return 0;
 }
 
 /* A file that is all there or is not there. */
 static int save(int from, const char *path, bool force)
 {
-        _cleanup_(free_p) char *temporary = NULL;
+        _cleanup_(free_p) char *name = NULL;
         _cleanup_(close_p) int to = -1;
-        int r;
+        int r = create_unnamed(path, &name, &to);
 
-        if (asprintf(&temporary, "%s.XXXXXX", path) < 0) {
-                temporary = NULL;
-                return -ENOMEM;
-        }
-        to = mkostemp(temporary, O_CLOEXEC);
-        if (to < 0)
-                return -errno;
+        if (r)
+                return r;
         r = copy_all(from, to);
         if (!r && fsync(to))
                 r = -errno;
-        r = r ?: give_name(temporary, path, force);
-        if (r)
-                (void)unlink(temporary);
+        r = r ?: name ? move(name, path, force) : give_name(to, path, force);
+        if (r && name)
+                (void)unlink(name);
         return r ?: sync_folder_of(path);
 }
 

@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -265,6 +266,26 @@ class Export(ObjectsCase):
         left = [n for n in os.listdir(self.folder) if n.startswith("kept.sqlite.")]
         self.assertEqual(left, [])
         self.refused(FAILED, "cannot write", "export", "kept", "/nowhere/kept.sqlite")
+
+    def test_an_export_that_is_killed_leaves_nothing(self):
+        self.add("cut", 2)
+        folder = tempfile.mkdtemp(dir=self.folder)
+
+        def few_bytes():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+        for more in ([], ["--force"]):
+            path = os.path.join(folder, "cut.sqlite")
+            command = [DURABLECTL, "objects", "export", "cut", path, *more]
+            done = subprocess.run(command + ["--socket", self.daemon.socket], timeout=60,
+                                  capture_output=True, preexec_fn=few_bytes)
+            self.assertEqual(done.returncode, -signal.SIGXFSZ, done.stderr)
+            self.assertEqual(os.listdir(folder), [])
+        self.objects("export", "cut", path, "--force")
+        self.objects("export", "cut", path, "--force")
+        self.assertEqual(os.listdir(folder), ["cut.sqlite"])
+        self.assertEqual(content(path)[0], (2, 2))
 
     def test_a_copy_made_while_four_clients_write_holds_all_that_was_answered(self):
         self.add("busy")
