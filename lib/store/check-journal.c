@@ -472,7 +472,10 @@ static int survey(Check *check, Store *store, const char *path, CheckJournal *re
         map_init(&tally.names);
         map_init(&tally.numbers);
         ret->has_epoch = found.has_epoch;
-        if (r == -EUCLEAN && !found.has_epoch) {
+        if (r == 0 && found_check_objects(&found) == -EUCLEAN) {
+                /* To redo would make objects where none belong. */
+                describe_damage(&found, path, ret);
+        } else if (r == -EUCLEAN && !found.has_epoch) {
                 describe_damage(&found, path, ret);
                 found.cut_lsn = ret->cut_lsn = 1;
                 r = found_guess(&found);

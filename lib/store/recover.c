@@ -422,7 +422,7 @@ static int check_fresh(Found *found)
 }
 
 /* The mark comes before the first batch, and before the second epoch. */
-static int check_objects(Found *found)
+int found_check_objects(Found *found)
 {
         _cleanup_(free_p) char *mark = NULL;
         int r = 0;
@@ -527,7 +527,7 @@ int store_recover(Store *store)
         EpochFile epoch;
         int r = found_open(&found);
 
-        r = r ?: check_objects(&found);
+        r = r ?: found_check_objects(&found);
         r = r ?: found_secure_tail(&found);
         r = r ?: redo_run(&found);
         r = r ?: archive_found(&found);

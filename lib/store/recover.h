@@ -56,6 +56,8 @@ struct Found {
 /* Reads the epoch file and finds the batches; found holds store, cut and cut_lsn, the rest zero. */
 int found_open(Found *found);
 void found_done(Found *found);
+/* Whether the objects folder is the one that the journal was begun with; -EUCLEAN. */
+int found_check_objects(Found *found);
 /* Where the epoch file does not tell: the batches of the epoch whose first batch is newest, as
  * n_all; none of them counts. */
 int found_guess(Found *found);

@@ -211,6 +211,17 @@ static void leave_gap(const Salvage *salvage, Found *found)
         found->last_lsn = MAX(found->last_lsn + 1, now);
 }
 
+/* Nothing is redone into a folder that only seems to hold the objects. */
+static int check_objects(const Salvage *salvage, Found *found)
+{
+        int r = found_check_objects(found);
+
+        if (r == -EUCLEAN)
+                store_log(salvage->store, LOG_ERR, "%s: %s", salvage->store->journal_path,
+                        found->damage.text);
+        return r;
+}
+
 static int salvage_found(Salvage *salvage, Found *found)
 {
         bool is_cut = salvage->options->mode == SALVAGE_CUT;
@@ -221,6 +232,8 @@ static int salvage_found(Salvage *salvage, Found *found)
                 r = is_cut ? r : found_guess(found);
         else if (r == -EUCLEAN)
                 r = 0;
+        if (!r && is_cut)
+                r = check_objects(salvage, found);
         r = r ?: make_folder(salvage);
         r = r ?: keep_databases(salvage);
         r = r ?: keep_epoch(salvage);

@@ -57,7 +57,8 @@ typedef struct SalvageResult {
         char *folder;              /* that they are in; the caller's */
 } SalvageResult;
 
-/* -EAGAIN: another process has the journal; else as store_open(). */
+/* -EAGAIN: another process has the journal; -EUCLEAN: of a CUT, nothing can be redone: there is no
+ * epoch file, or the objects folder is another one; else as store_open(). */
 int store_salvage(const SalvageOptions *options, SalvageResult *ret);
 
 /* Redoes a journal that is fine, writes all of it out and leaves it empty. */

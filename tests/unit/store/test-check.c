@@ -280,6 +280,26 @@ static void fill_segments(unsigned n)
         assert_true(stats.segments_live >= n);
 }
 
+static int list_mark(const char *name, void *data)
+{
+        snprintf(data, 64, "%s/%s", OBJECTS, name);
+        return strncmp(name, ".journal-", 9) == 0;
+}
+
+/* As of a file system that is not mounted: a start refuses, and so does the check. */
+static void objects_of_another_journal_are_named(void **state)
+{
+        char mark[64];
+
+        make_drained(3);
+        assert_int_equal(disk_list(world.disk, OBJECTS, list_mark, mark), 1);
+        assert_int_equal(disk_unlink(world.disk, mark), 0);
+        assert_int_equal(world_try_start(&world), -EUCLEAN);
+        expect_damage("journal-damage " JOURNAL "/epoch");
+        expect("is its file system mounted?");
+        assert_int_equal(journal.state, CHECK_DAMAGED);
+}
+
 static void a_missing_segment_is_named(void **state)
 {
         fill_segments(3);
@@ -688,6 +708,7 @@ int main(void)
                 TEST(a_torn_tail_is_a_note_with_its_place),
                 TEST(damage_in_the_middle_is_named_with_what_stands_behind_it),
                 TEST(a_missing_or_garbled_epoch_file_is_named),
+                TEST(objects_of_another_journal_are_named),
                 TEST(a_missing_segment_is_named),
                 TEST(a_cut_segment_is_named),
                 TEST(a_garbled_spill_file_is_named),

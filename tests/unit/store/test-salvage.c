@@ -235,6 +235,21 @@ static void a_file_that_is_ahead_of_the_cut_is_left_as_it_is(void **state)
         assert_int_equal(count_rows(names[0]), 6);
 }
 
+/* As of a file system that is not mounted. */
+static void nothing_is_redone_into_another_objects_folder(void **state)
+{
+        SalvageResult result = {};
+        uint64_t size;
+
+        make_journal(true);
+        assert_int_equal(disk_unlink(world.disk, OBJECTS "/.journal-journal-shop-0"), 0);
+        assert_int_equal(salvage(SALVAGE_CUT, 0, &result), -EUCLEAN);
+        assert_int_equal(disk_stat_size(world.disk, JOURNAL "/segment-00", &size), 0);
+        assert_int_equal(salvage(SALVAGE_SET_ASIDE, 0, &result), 0);
+        free(result.folder);
+        world_start(&world);
+}
+
 static void a_journal_in_use_is_left_alone(void **state)
 {
         SalvageResult result = {};
@@ -363,6 +378,7 @@ int main(void)
                 TEST(a_journal_can_be_redone_up_to_an_lsn),
                 TEST(commits_of_a_missing_database_are_left_out),
                 TEST(a_file_that_is_ahead_of_the_cut_is_left_as_it_is),
+                TEST(nothing_is_redone_into_another_objects_folder),
                 TEST(a_journal_in_use_is_left_alone),
                 TEST(a_cut_can_be_cut_at_each_call),
                 TEST(no_moment_before_the_decision_is_restored),
