@@ -11,7 +11,8 @@
  * Guarantees:
  * 1. Nothing below is changed. lock() is passed on and so keeps others out; a lock of a file that
  *    is not there below, or whose file system cannot be written, is no lock.
- * 2. What was changed through the overlay is seen by all its handles; syncs do nothing.
+ * 2. What was changed through the overlay is seen by all handles that may write, and by those that
+ *    were opened after the file's first change; syncs do nothing.
  * Folders need not be there to create a file in them. Any thread. submit() is refused.
  */
 
