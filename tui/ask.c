@@ -33,6 +33,27 @@ static bool says_absent(const char *error)
         return name && strcmp(name, ".NoSuchObject") == 0;
 }
 
+/* A person who waits sees that it goes on. */
+static void show_wait(unsigned seconds)
+{
+        if (seconds > 1)
+                fprintf(stderr, "\r\033[Kwaiting for the daemon: %u s", seconds);
+}
+
+static int call(
+        Client *client, const char *method, json_t *parameters, int timeout_ms, VarlinkReply *reply)
+{
+        bool is_terminal = isatty(STDERR_FILENO) == 1;
+        int r;
+
+        if (is_terminal)
+                client_on_wait(client, show_wait);
+        r = client_call(client, method, parameters, timeout_ms, reply);
+        if (is_terminal)
+                fputs("\r\033[K", stderr);
+        return r;
+}
+
 int ask(const char *socket, const char *method, json_t *parameters, int timeout_ms, json_t **ret,
         int *ret_fd)
 {
@@ -51,7 +72,7 @@ int ask(const char *socket, const char *method, json_t *parameters, int timeout_
                         path, strerror(-r));
                 return EXIT_NO_DAEMON;
         }
-        r = client_call(client, method, parameters, timeout_ms, &reply);
+        r = call(client, method, parameters, timeout_ms, &reply);
         if (r) {
                 complain("%s on '%s': %s", method, path, strerror(-r));
                 return EXIT_FAILED;

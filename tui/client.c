@@ -8,8 +8,11 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#define MSEC_PER_SEC UINT64_C(1000)
+
 struct Client {
         int fd, received; /* received: a descriptor that came with a reply, or -1 */
+        void (*on_wait)(unsigned seconds);
         Buf in;
 };
 
@@ -105,18 +108,17 @@ static ssize_t client_read(Client *client, char *to, size_t len)
 static int client_receive(Client *client, uint64_t deadline)
 {
         struct pollfd wait = { .fd = client->fd, .events = POLLIN };
-        uint64_t now = clock_monotonic_ns();
+        uint64_t now = clock_monotonic_ns(), ms;
         char *to;
         ssize_t n;
         int r;
 
         if (now >= deadline)
                 return -ETIMEDOUT;
-        r = poll(&wait, 1, (int)((deadline - now) / NSEC_PER_MSEC) + 1);
-        if (r < 0)
-                return errno == EINTR ? 0 : -errno;
-        if (r == 0)
-                return -ETIMEDOUT;
+        ms = (deadline - now) / NSEC_PER_MSEC + 1;
+        r = poll(&wait, 1, (int)(client->on_wait ? MIN(ms, MSEC_PER_SEC) : ms));
+        if (r <= 0)
+                return r == 0 || errno == EINTR ? 0 : -errno;
         r = buf_reserve(&client->in, 65536, &to);
         if (r)
                 return r;
@@ -132,7 +134,8 @@ static int client_receive(Client *client, uint64_t deadline)
 int client_call(
         Client *client, const char *method, json_t *parameters, int timeout_ms, VarlinkReply *ret)
 {
-        uint64_t deadline = clock_monotonic_ns() + (uint64_t)timeout_ms * NSEC_PER_MSEC;
+        uint64_t begin = clock_monotonic_ns();
+        uint64_t deadline = begin + (uint64_t)timeout_ms * NSEC_PER_MSEC;
         Buf out = BUF_INIT(VARLINK_MESSAGE_MAX);
         int r;
 
@@ -147,8 +150,15 @@ int client_call(
                 if (r != VARLINK_E_MORE)
                         return r < 0 ? r : -EPROTO;
                 r = client_receive(client, deadline);
+                if (client->on_wait)
+                        client->on_wait((unsigned)((clock_monotonic_ns() - begin) / NSEC_PER_SEC));
         }
         return r;
+}
+
+void client_on_wait(Client *client, void (*fn)(unsigned seconds))
+{
+        client->on_wait = fn;
 }
 
 int client_take_fd(Client *client)

@@ -22,5 +22,7 @@ DEFINE_CLEANUP(Client *, client_close)
  */
 int client_call(
         Client *client, const char *method, json_t *parameters, int timeout_ms, VarlinkReply *ret);
+/* Calls fn once a second while a call waits, with the seconds so far. */
+void client_on_wait(Client *client, void (*fn)(unsigned seconds));
 /* The descriptor that the last reply brought, now the caller's, or -1. */
 int client_take_fd(Client *client);

@@ -20,6 +20,7 @@ from daemon import DURABLECTL, FIXTURES, Daemon, Service, copy_project
 
 MAIN = '''
 import asyncio
+import time
 from datetime import datetime, timezone
 
 from workers import DurableObject, Response, WorkerEntrypoint
@@ -47,6 +48,8 @@ class Thing(DurableObject):
             self.count += 1
         elif action == "doze":
             await asyncio.sleep(20)
+        elif action == "block":
+            time.sleep(3.5)
         elif action == "stubborn":
             while True:
                 try:
@@ -226,6 +229,24 @@ class Bookmark(ObjectsCase):
         self.assertEqual(content(os.path.join(self.folder, "sleeper.sqlite"))[0], (1, 1))
         self.assertEqual(self.daemon.sum_of("runtime", "events"), events)
         self.assertEqual(self.show(name), "1 1 1")
+
+    def test_who_waits_at_a_terminal_sees_it(self):
+        self.add("blocked")
+        client = self.daemon.client()
+        client.connection.request("GET", "/thing/blocked/block")
+        time.sleep(0.3)
+        ours, theirs = pty.openpty()
+        command = [DURABLECTL, "objects", "bookmark", "blocked", "--socket", self.daemon.socket]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs) as process:
+            bookmark = process.stdout.read()
+        os.close(theirs)
+        with open(ours, "rb", buffering=0) as terminal:
+            shown = terminal.read(4096).decode()
+        client.close()
+        self.assertRegex(bookmark, rb"^[0-9a-f-]{59}\n$")
+        self.assertIn("waiting for the daemon: 2 s", shown)
+        self.assertTrue(shown.endswith("\r\033[K"), shown)
+        self.assertEqual(self.run_objects("bookmark", "blocked").stderr, b"")
 
     def test_wrong_words_are_named(self):
         self.refused(USAGE, "usage: durablectl objects bookmark", "bookmark")
