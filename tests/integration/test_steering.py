@@ -12,81 +12,90 @@ OBJECTS = 40
 ROUNDS = 8
 
 
-class Steering(unittest.TestCase):
-    def setUp(self):
-        self.folder = tempfile.mkdtemp(prefix="durabled-project-", dir="/tmp")
-        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+class Served(unittest.TestCase):
+    """One daemon for the tests of a class: its objects are made once."""
 
-    def project(self):
-        return copy_project(os.path.join(FIXTURES, "tenants"), self.folder)
+    WORKERS = 2
+    OPTIONS = ()
 
-    def connect_to_addresses(self, workers):
-        with Daemon(self.project(), workers=workers) as daemon:
-            if not daemon.status()["steering"]["active"]:
-                self.skipTest("no steering in the kernel: " + daemon.status()["steering"]["reason"])
-            hits = daemon.status()["steering"]["address"]
-            for number in range(OBJECTS):
-                where = daemon.address_of("fixture-tenants", "TenantDO", f"tenant-{number}")
-                client = Client(daemon.port, where["ipv4"])
-                answer = client.get(f"/t/tenant-{number}/")
-                self.assertEqual(answer.status, 200, answer.text[:300])
-                self.assertEqual(answer.headers["X-Durable-Address"], where["ipv4"])
-                client.close()
-            workers_now = daemon.all_workers()
-            self.assertEqual(daemon.status()["steering"]["address"] - hits, OBJECTS)
-            self.assertEqual(sum(w["edge"]["accepted_address"] for w in workers_now), OBJECTS)
-            self.assertEqual(sum(w["edge"]["handed_out"] for w in workers_now), 0)
-            self.assertEqual(sum(w["edge"]["accepted_internal"] for w in workers_now), 0)
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.mkdtemp(prefix="durabled-project-", dir="/tmp")
+        cls.addClassCleanup(shutil.rmtree, cls.folder, ignore_errors=True)
+        project = copy_project(os.path.join(FIXTURES, "tenants"), cls.folder)
+        cls.daemon = Daemon(project, workers=cls.WORKERS, options=cls.OPTIONS)
+        cls.daemon.__enter__()
+        cls.addClassCleanup(cls.daemon.__exit__)
+        cls.values = {f"tenant-{number}": 0 for number in range(OBJECTS)}
 
-    def test_addresses_lead_to_the_owner_among_two_workers(self):
-        self.connect_to_addresses(2)
+    def increment_all(self):
+        """By a connection each."""
+        for tenant in self.values:
+            answer = self.daemon.get(f"/t/{tenant}/increment/")
+            self.values[tenant] += 1
+            self.assertEqual(answer.json(), {"tenant": tenant, "value": self.values[tenant]})
 
-    def test_addresses_lead_to_the_owner_among_four_workers(self):
-        self.connect_to_addresses(4)
 
-    def connect_to_the_port(self, workers):
-        with Daemon(self.project(), workers=workers) as daemon:
-            for _ in range(ROUNDS):
-                for number in range(OBJECTS):
-                    answer = daemon.get(f"/t/tenant-{number}/increment/")
-                    self.assertEqual(answer.json()["tenant"], f"tenant-{number}")
-            handed_out, handed_in = daemon.sum_of("edge", "handed_out"), daemon.sum_of(
-                "edge", "handed_in")
-            self.assertGreater(handed_out, 0)
-            self.assertEqual(handed_out, handed_in)
-            self.assertEqual(daemon.sum_of("edge", "hand_off_failed"), 0)
+class AmongTwo(Served):
+    def counters(self):
+        return {name: self.daemon.sum_of("edge", name) for name in (
+            "accepted_address", "accepted_internal", "handed_out", "handed_in", "hand_off_failed")}
 
-    def test_other_connections_are_handed_to_the_owner_among_two_workers(self):
-        self.connect_to_the_port(2)
+    def test_addresses_lead_to_the_owner(self):
+        status = self.daemon.status()["steering"]
+        if not status["active"]:
+            self.skipTest("no steering in the kernel: " + status["reason"])
+        before = self.counters()
+        for tenant in self.values:
+            where = self.daemon.address_of("fixture-tenants", "TenantDO", tenant)
+            client = Client(self.daemon.port, where["ipv4"])
+            answer = client.get(f"/t/{tenant}/")
+            self.assertEqual(answer.status, 200, answer.text[:300])
+            self.assertEqual(answer.headers["X-Durable-Address"], where["ipv4"])
+            client.close()
+        self.assertEqual(self.daemon.status()["steering"]["address"] - status["address"], OBJECTS)
+        after = self.counters()
+        before["accepted_address"] += OBJECTS
+        self.assertEqual(after, before)
 
-    def test_other_connections_are_handed_to_the_owner_among_four_workers(self):
-        self.connect_to_the_port(4)
+    def test_other_connections_are_handed_to_the_owner(self):
+        before = self.counters()
+        for _ in range(ROUNDS):
+            self.increment_all()
+        after = self.counters()
+        self.assertGreater(after["handed_out"], before["handed_out"])
+        self.assertEqual(after["handed_out"], after["handed_in"])
+        self.assertEqual(after["hand_off_failed"], 0)
 
     def test_a_keep_alive_connection_changes_the_worker_between_its_requests(self):
-        with Daemon(self.project(), workers=2) as daemon:
-            for _ in range(ROUNDS):
-                for number in range(OBJECTS):
-                    daemon.get(f"/t/tenant-{number}/increment/")
-            before = daemon.sum_of("edge", "handed_out")
-            client = daemon.client()
-            for number in range(OBJECTS):
-                answer = client.get(f"/t/tenant-{number}/")
-                self.assertEqual(answer.json(), {"tenant": f"tenant-{number}", "value": ROUNDS})
-            self.assertGreater(daemon.sum_of("edge", "handed_out") - before, OBJECTS // 8)
+        self.increment_all()
+        before = self.counters()["handed_out"]
+        client = self.daemon.client()
+        for tenant, value in self.values.items():
+            answer = client.get(f"/t/{tenant}/")
+            self.assertEqual(answer.json(), {"tenant": tenant, "value": value})
+        client.close()
+        self.assertGreater(self.counters()["handed_out"] - before, OBJECTS // 8)
+
+
+class AmongFour(AmongTwo):
+    WORKERS = 4
+
+
+class Without(Served):
+    OPTIONS = ("--steering", "off")
 
     def test_without_the_kernel_program_everything_is_served_all_the_same(self):
-        with Daemon(self.project(), options=["--steering", "off"]) as daemon:
-            steering = daemon.status()["steering"]
-            self.assertFalse(steering["active"])
-            self.assertTrue(steering["reason"])
-            for number in range(OBJECTS):
-                answer = daemon.get(f"/t/tenant-{number}/increment/")
-                self.assertEqual(answer.json()["value"], 1)
-            # User space goes by the address as well, and takes no other than an object's.
-            where = daemon.address_of("fixture-tenants", "TenantDO", "tenant-1")["ipv4"]
-            if where:
-                self.assertEqual(Client(daemon.port, where).get("/t/tenant-1/").status, 200)
-                self.assertEqual(Client(daemon.port, "127.9.9.9").get("/t/tenant-1/").status, 421)
+        steering = self.daemon.status()["steering"]
+        self.assertFalse(steering["active"])
+        self.assertTrue(steering["reason"])
+        self.increment_all()
+        # User space goes by the address as well, and takes no other than an object's.
+        where = self.daemon.address_of("fixture-tenants", "TenantDO", "tenant-1")["ipv4"]
+        if where:
+            port = self.daemon.port
+            self.assertEqual(Client(port, where).get("/t/tenant-1/").status, 200)
+            self.assertEqual(Client(port, "127.9.9.9").get("/t/tenant-1/").status, 421)
 
 
 if __name__ == "__main__":
