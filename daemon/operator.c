@@ -9,6 +9,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <sys/random.h>
 #include <sys/stat.h>
@@ -27,6 +28,8 @@ typedef struct Verb {
 /* One request. Held by its event until that ends, and by its answer until it was given. */
 struct Task {
         Operation operation;
+        List link;             /* of those that are not answered */
+        atomic_bool abandoned; /* whatever has not begun does not */
         unsigned refs;
         const Operator *host;
         const Verb *verb;
@@ -228,6 +231,8 @@ static void task_run(Operation *operation, const char *path)
         Task *task = CONTAINER_OF(operation, Task, operation);
         Store *store = task->host->store;
 
+        if (atomic_load(&task->abandoned))
+                return;
         if (store_set_current(store, path)) {
                 task_fail_store(task, -ENOMEM);
                 return;
@@ -267,6 +272,13 @@ static void task_send(const Task *task)
                         task->verb && task->verb->needs_fd ? -1 : task->fd);
 }
 
+static void task_end_answer(Task *task)
+{
+        response_set_consumer(task->response, NULL, NULL);
+        list_unlink(&task->link);
+        task_unref(task);
+}
+
 static void task_on_change(Response *response, void *data)
 {
         Task *task = data;
@@ -290,8 +302,7 @@ static void task_on_change(Response *response, void *data)
                         message);
                 break;
         }
-        response_set_consumer(response, NULL, NULL);
-        task_unref(task);
+        task_end_answer(task);
 }
 
 /* The gate lets it through when all that the object has committed is durable. */
@@ -359,7 +370,7 @@ static int check_bookmark(const Task *task, unsigned class_index, const ObjectId
                         : STORE_E_BOOKMARK;
 }
 
-static int task_deliver(Task *task, unsigned class_index, const ObjectId *id)
+static int task_deliver(Operator *host, Task *task, unsigned class_index, const ObjectId *id)
 {
         static const ResponseConsumer consumer = { task_on_change };
         const char *name = task_get(task, "name");
@@ -374,19 +385,20 @@ static int task_deliver(Task *task, unsigned class_index, const ObjectId *id)
                 .run_ns = OPERATOR_RUN_NS,
         };
         task->refs++; /* the event's */
-        r = registry_operate(task->host->registry, class_index, id,
-                name ? slice_from(name) : SLICE(""), &task->operation, &task->response);
+        r = registry_operate(host->registry, class_index, id, name ? slice_from(name) : SLICE(""),
+                &task->operation, &task->response);
         if (r) {
                 task->refs--;
                 return r;
         }
         task->refs++; /* the answer's */
+        list_append(&host->tasks, &task->link);
         response_set_consumer(task->response, &consumer, task);
         task_on_change(task->response, task);
         return 0;
 }
 
-void operator_take(const Operator *host, json_t *message, int fd)
+void operator_take(Operator *host, json_t *message, int fd)
 {
         Task *task = calloc(1, sizeof *task);
         unsigned class_index;
@@ -399,6 +411,7 @@ void operator_take(const Operator *host, json_t *message, int fd)
                 return;
         }
         task->refs = 1;
+        list_init(&task->link);
         task->host = host;
         task->fd = fd;
         task->id = json_integer_value(json_object_get(message, "id"));
@@ -417,13 +430,31 @@ void operator_take(const Operator *host, json_t *message, int fd)
         } else {
                 /* What is no bookmark does not cost the object its instance. */
                 r = task->verb->run == run_restore ? check_bookmark(task, class_index, &id) : 0;
-                r = r ?: task_deliver(task, class_index, &id);
+                r = r ?: task_deliver(host, task, class_index, &id);
                 if (r) {
                         task_fail_store(task, r);
                         task_send(task);
                 }
         }
         task_unref(task);
+}
+
+void operator_abandon(Operator *host, json_int_t id)
+{
+        list_for_each(link, &host->tasks) {
+                Task *task = list_entry(link, Task, link);
+                Response *response = task->response;
+
+                if (task->id != id)
+                        continue;
+                atomic_store(&task->abandoned, true);
+                task_send_error(task, "Unavailable", "who asked has left");
+                response_ref(response);
+                task_end_answer(task);
+                response_cancel(response);
+                response_unref(response);
+                return;
+        }
 }
 
 void operator_clean(const char *scratch)

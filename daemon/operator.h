@@ -41,9 +41,13 @@ typedef struct Operator {
         /* message and fd (-1: none) are borrowed. */
         void (*answer)(json_t *message, int fd, void *data);
         void *data;
+        List tasks; /* that are not answered yet; list_init() by who makes it */
 } Operator;
 
 /* message is the supervisor's; fd (-1: none) is taken. Answers once, at any time. */
-void operator_take(const Operator *host, json_t *message, int fd);
+void operator_take(Operator *host, json_t *message, int fd);
+/* Nobody waits for it any more: what has not begun never does and gives its place back, what has
+ * begun goes on to its end. It is answered all the same, at once. */
+void operator_abandon(Operator *host, json_int_t id);
 /* Removes the scratch files that a worker before this one left. */
 void operator_clean(const char *scratch);

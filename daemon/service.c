@@ -570,12 +570,18 @@ static void open_operator(Service *service, const ServiceOptions *options)
                 .answer = service_operated,
                 .data = service,
         };
+        list_init(&service->desk.tasks);
         operator_clean(service->desk.scratch);
 }
 
 void service_operate(Service *service, json_t *message, int fd)
 {
         operator_take(&service->desk, message, fd);
+}
+
+void service_abandon(Service *service, json_int_t id)
+{
+        operator_abandon(&service->desk, id);
 }
 
 int service_new(const ServiceOptions *options, Service **ret)

@@ -49,6 +49,8 @@ int service_serve_error(Service *service, const char *message);
 /* An operator's request to one object (operator.h): message is the supervisor's, fd (-1: none) is
  * taken. */
 void service_operate(Service *service, json_t *message, int fd);
+/* Nobody waits for the answer to the request of that id. */
+void service_abandon(Service *service, json_int_t id);
 /* Stops accepting, lets what is in flight end until timeout_ns from now, then calls drained(). */
 void service_drain(Service *service, uint64_t timeout_ns);
 /* Counters, a new reference: {edge: {...}, objects: {...}, runtime: {...}}. NULL: memory is out. */

@@ -113,7 +113,10 @@ static void worker_take_message(Worker *worker, json_t *message, int fd)
                 return;
         }
         close_p(&fd);
-        if (type && strcmp(type, "stats") == 0) {
+        if (type && strcmp(type, "abandon") == 0) {
+                service_abandon(
+                        worker->service, json_integer_value(json_object_get(message, "id")));
+        } else if (type && strcmp(type, "stats") == 0) {
                 stats = service_get_stats(worker->service);
                 if (!stats)
                         return;

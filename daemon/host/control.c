@@ -24,7 +24,7 @@ typedef struct ControlClient {
         Control *control;
         int fd;
         bool allowed, closing;
-        RingOp input_op, output_op;
+        RingOp input_op, output_op, gone_op;
         Buf input, output;
         int output_fd;     /* goes with the output's first byte, or -1 */
         ControlCall *call; /* being answered */
@@ -33,6 +33,8 @@ typedef struct ControlClient {
 struct ControlCall {
         ControlClient *client; /* NULL: it has gone */
         VarlinkCall varlink;
+        void (*gone)(void *data);
+        void *gone_data;
 };
 
 struct Control {
@@ -72,16 +74,21 @@ static void client_close(ControlClient *client)
 {
         Ring *ring = client->control->ring;
 
-        if (client->call) {
-                client->call->client = NULL;
-                client->call = NULL;
-        }
+        ControlCall *call = TAKE_PTR(client->call);
+
         client->closing = true;
+        if (call) {
+                call->client = NULL;
+                if (call->gone)
+                        call->gone(call->gone_data);
+        }
         if (client->input_op.pending)
                 ring_cancel(ring, &client->input_op);
         if (client->output_op.pending)
                 ring_cancel(ring, &client->output_op);
-        if (!client->input_op.pending && !client->output_op.pending)
+        if (client->gone_op.pending)
+                ring_cancel(ring, &client->gone_op);
+        if (!client->input_op.pending && !client->output_op.pending && !client->gone_op.pending)
                 client_free(client);
 }
 
@@ -134,6 +141,15 @@ static void client_input(RingOp *op, const RingResult *result)
         client_step(client);
 }
 
+/* Nothing is read while a call is being answered. */
+static void client_gone(RingOp *op, const RingResult *result)
+{
+        ControlClient *client = CONTAINER_OF(op, ControlClient, gone_op);
+
+        if (client->closing || (result->res >= 0 && result->res & (POLLHUP | POLLERR)))
+                client_close(client);
+}
+
 static void client_output(RingOp *op, const RingResult *result)
 {
         ControlClient *client = CONTAINER_OF(op, ControlClient, output_op);
@@ -165,6 +181,7 @@ int control_add(Control *control, int fd)
         client->allowed = peer_is_allowed(control, fd);
         ring_op_init(&client->input_op, client_input);
         ring_op_init(&client->output_op, client_output);
+        ring_op_init(&client->gone_op, client_gone);
         buf_init(&client->input, CONTROL_INPUT_MAX);
         buf_init(&client->output, CONTROL_OUTPUT_MAX);
         list_init(&client->link);
@@ -383,8 +400,12 @@ static void client_step(ControlClient *client)
                                         POLLOUT, false);
                         return;
                 }
-                if (client->call)
+                if (client->call) {
+                        if (!client->gone_op.pending)
+                                ring_poll(client->control->ring, &client->gone_op, client->fd, 0,
+                                        false);
                         return;
+                }
                 if (!client_take_call(client))
                         return;
         }
@@ -407,6 +428,12 @@ static void call_end(ControlCall *call, int written)
         /* By way of the ring, so that an answer from inside the call does not nest. */
         if (!client->output_op.pending)
                 ring_poll(client->control->ring, &client->output_op, client->fd, POLLOUT, false);
+}
+
+void control_on_gone(ControlCall *call, void (*gone)(void *data), void *data)
+{
+        call->gone = gone;
+        call->gone_data = data;
 }
 
 void control_reply_fd(ControlCall *call, json_t *parameters, int fd)

@@ -15,7 +15,8 @@
  *    answered nothing more is read from its client. A client beyond the limit is told so by
  *    being closed.
  * 2. A ControlCall is answered exactly once, by control_reply() or control_reply_error(), at any
- *    time, also after its client has gone: it ends there.
+ *    time, also after its client has gone: it ends there. Whoever works for it is told that
+ *    (control_on_gone()); a client that has only ended its own side still waits.
  * 3. The socket file has mode 0660, and the group durabled where there is one.
  */
 
@@ -59,6 +60,8 @@ DEFINE_CLEANUP(Control *, control_close)
 /* A connected stream socket; taken on success. */
 int control_add(Control *control, int fd);
 
+/* gone is called when the client goes before the answer, which still has to come. */
+void control_on_gone(ControlCall *call, void (*gone)(void *data), void *data);
 /* parameters may be NULL; a reference is not taken. The call is gone then. */
 void control_reply(ControlCall *call, json_t *parameters);
 void control_reply_error(ControlCall *call, const char *error, json_t *parameters);

@@ -41,6 +41,7 @@ typedef struct ObjectsWork {
 typedef struct ObjectsCall {
         Supervisor *supervisor;
         ControlCall *call;
+        bool gone; /* who asked has left */
         json_t *parameters;
         const ObjectsWork *work;
         Candidate *candidates;
@@ -67,6 +68,18 @@ static void objects_free(ObjectsCall *objects)
         free(objects);
 }
 
+/* Who asked has left: so may all that was asked of workers. */
+static void objects_gone(void *data)
+{
+        ObjectsCall *objects = data;
+
+        objects->gone = true;
+        for (size_t i = 0; i < objects->n_candidates; i++)
+                operate_abandon(objects->supervisor, &objects->candidates[i]);
+        if (objects->to)
+                operate_abandon(objects->supervisor, objects->to);
+}
+
 /* NULL: the call has been answered. */
 static ObjectsCall *objects_new(ControlCall *call, json_t *parameters, Supervisor *supervisor)
 {
@@ -82,6 +95,7 @@ static ObjectsCall *objects_new(ControlCall *call, json_t *parameters, Superviso
         objects->supervisor = supervisor;
         objects->call = call;
         objects->parameters = json_incref(parameters);
+        control_on_gone(call, objects_gone, objects);
         return objects;
 }
 
@@ -360,6 +374,8 @@ static void object_operate(ObjectsCall *objects, const Candidate *object)
                 if (value && json_object_set(message, keys[i], value) < 0)
                         r = -ENOMEM;
         }
+        if (!r && objects->gone)
+                r = -EPIPE;
         r = r
                     ?: slot_operate(candidate_get_slot(object), message, -1, object_answered,
                                (void *)(uintptr_t)object);
@@ -581,7 +597,7 @@ static int snapshot_send(ObjectsCall *objects, int fd)
 
 static void snapshot_exported(ObjectsCall *objects, const Candidate *object, json_t *answer, int fd)
 {
-        int r = fd < 0 ? -EBADF : snapshot_send(objects, fd);
+        int r = fd < 0 ? -EBADF : objects->gone ? -EPIPE : snapshot_send(objects, fd);
 
         if (r < 0)
                 objects_fail(objects, "Unavailable", "message", send_problem(r));

@@ -74,6 +74,21 @@ int slot_operate(Slot *slot, json_t *message, int fd, OperateFn fn, void *data)
         return 0;
 }
 
+void operate_abandon(Supervisor *supervisor, const void *data)
+{
+        list_for_each(link, &supervisor->operations) {
+                const Pending *pending = list_entry(link, Pending, link);
+                _cleanup_(json_decref_p) json_t *message = NULL;
+
+                if (pending->data != data || pending->slot->boot_fd < 0)
+                        continue;
+                message = json_pack("{s:s, s:I}", "type", "abandon", "id", (json_int_t)pending->id);
+                /* A worker that is not told does it for nobody. */
+                if (message)
+                        (void)boot_send(pending->slot->boot_fd, message, NULL, 0);
+        }
+}
+
 void operate_answered(Slot *slot, json_t *message, int fd)
 {
         uint64_t id = (uint64_t)json_integer_value(json_object_get(message, "id"));

@@ -157,6 +157,9 @@ typedef void (*OperateFn)(json_t *answer, int fd, void *data);
 /* Sends {verb, class, object, ...}, to which the rest is added; fd (-1: none) is borrowed. fn is
  * called once, later. -EHOSTDOWN: the worker is not ready; else fn is not called either. */
 int slot_operate(Slot *slot, json_t *message, int fd, OperateFn fn, void *data);
+/* Nobody waits any more for what slot_operate() was asked with that data: the worker is told, which
+ * does what it has begun and drops the rest. fn is called all the same. */
+void operate_abandon(Supervisor *supervisor, const void *data);
 /* fd is taken. */
 void operate_answered(Slot *slot, json_t *message, int fd);
 void operate_slot_lost(Slot *slot);

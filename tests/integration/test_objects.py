@@ -50,6 +50,8 @@ class Thing(DurableObject):
             await asyncio.sleep(20)
         elif action == "block":
             time.sleep(3.5)
+        elif action == "busy":
+            time.sleep(6)
         elif action == "stubborn":
             while True:
                 try:
@@ -247,6 +249,32 @@ class Bookmark(ObjectsCase):
         self.assertIn("waiting for the daemon: 2 s", shown)
         self.assertTrue(shown.endswith("\r\033[K"), shown)
         self.assertEqual(self.run_objects("bookmark", "blocked").stderr, b"")
+
+    def test_requests_whose_callers_have_left_give_their_places_back(self):
+        self.add("busy")
+        busy = threading.Thread(target=lambda: self.daemon.get("/thing/busy/busy"))
+        busy.start()
+        time.sleep(0.5)
+        # More than a worker takes at a time.
+        command = [DURABLECTL, "objects", "bookmark", "busy", "--class", "Thing", "--socket",
+                   self.daemon.socket]
+        callers = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                   for _ in range(24)]
+        self.until_refused(callers)
+        for caller in callers:
+            caller.kill()
+            caller.communicate()
+        self.objects("bookmark", "busy", "--class", "Thing")
+        busy.join()
+
+    def until_refused(self, callers):
+        """The limit has been reached: some have been told."""
+        end, refused = time.monotonic() + 4, []
+        while not refused:
+            self.assertLess(time.monotonic(), end, "no request is refused")
+            refused += [caller for caller in callers if caller.poll() is not None]
+            time.sleep(0.02)
+        self.assertIn("Too many", refused[0].stderr.read().decode())
 
     def test_wrong_words_are_named(self):
         self.refused(USAGE, "usage: durablectl objects bookmark", "bookmark")

@@ -20,7 +20,7 @@ typedef struct Fixture {
         Ring *ring;
         Control *control;
         ControlCall *held; /* of Hold(): answered by the test */
-        unsigned n_calls;
+        unsigned n_calls, n_gone;
 } Fixture;
 
 static void method_echo(ControlCall *call, json_t *parameters, void *data)
@@ -29,10 +29,16 @@ static void method_echo(ControlCall *call, json_t *parameters, void *data)
         control_reply(call, parameters);
 }
 
+static void on_gone(void *data)
+{
+        ((Fixture *)data)->n_gone++;
+}
+
 static void method_hold(ControlCall *call, json_t *parameters, void *data)
 {
         ((Fixture *)data)->n_calls++;
         ((Fixture *)data)->held = call;
+        control_on_gone(call, on_gone, data);
 }
 
 static void method_big(ControlCall *call, json_t *parameters, void *data)
@@ -266,14 +272,36 @@ static void a_call_may_be_answered_after_its_client_has_gone(void **state)
 
         client_call(fd, "io.test.One.Hold", NULL);
         settle(fixture);
+        assert_int_equal(fixture->n_gone, 0);
         close(fd);
         settle(fixture);
+        assert_int_equal(fixture->n_gone, 1);
         control_reply(fixture->held, NULL);
         settle(fixture);
+        assert_int_equal(fixture->n_gone, 1);
         other = add_client(fixture);
         client_call(other, "io.test.One.Echo", json_pack("{s:i}", "n", 3));
         expect_echo(fixture, other, &rest, 3);
         close(other);
+}
+
+static void who_has_ended_its_side_alone_still_waits(void **state)
+{
+        _cleanup_(buf_done) Buf rest = BUF_INIT(0);
+        Fixture *fixture = *state;
+        int fd = add_client(fixture);
+        json_t *answer = json_pack("{s:i}", "n", 4);
+
+        client_call(fd, "io.test.One.Hold", NULL);
+        assert_int_equal(shutdown(fd, SHUT_WR), 0);
+        settle(fixture);
+        settle(fixture);
+        assert_int_equal(fixture->n_gone, 0);
+        control_reply(fixture->held, answer);
+        expect_echo(fixture, fd, &rest, 4);
+        assert_int_equal(fixture->n_gone, 0);
+        json_decref(answer);
+        close(fd);
 }
 
 static void a_call_may_be_answered_after_the_server_has_closed(void **state)
@@ -479,6 +507,7 @@ int main(void)
                 test_with_server(a_call_may_come_byte_by_byte),
                 test_with_server(the_next_call_waits_for_the_answer_before_it),
                 test_with_server(a_call_may_be_answered_after_its_client_has_gone),
+                test_with_server(who_has_ended_its_side_alone_still_waits),
                 test_with_server(a_call_may_be_answered_after_the_server_has_closed),
                 test_with_server(a_oneway_call_gets_no_answer),
                 test_with_server(unknown_names_are_named),
