@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <time.h>
 
-#define SECONDS_MAX UINT64_C(17000000000) /* year 2508: ns fit into 63 bits */
+#define SECONDS_MAX UINT64_C(9000000000) /* year 2255: ns fit into 63 bits */
 
 static bool take_digits(const char **text, unsigned n, unsigned max, int *ret)
 {
@@ -117,7 +117,7 @@ static bool take_date(const char **text, struct tm *tm)
 {
         int year, month;
 
-        if (!take_digits(text, 4, 2500, &year) || year < 1970 || !take_char(text, "-") ||
+        if (!take_digits(text, 4, 2254, &year) || year < 1970 || !take_char(text, "-") ||
                 !take_digits(text, 2, 12, &month) || month < 1 || !take_char(text, "-") ||
                 !take_digits(text, 2, 31, &tm->tm_mday) || tm->tm_mday < 1)
                 return false;
