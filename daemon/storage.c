@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #define CLOSE_TIMEOUT_NS (10 * NSEC_PER_SEC)
@@ -97,7 +98,30 @@ static void storage_log(int priority, const char *line, void *data)
         log_line((LogLevel)priority, "%s", line);
 }
 
-static int say(const char *journal, int error)
+static unsigned long long get_free_mib(const char *path)
+{
+        struct statvfs st;
+
+        return statvfs(path, &st) ? 0 : (unsigned long long)st.f_bavail * st.f_frsize >> 20;
+}
+
+/* What the room is for, and where it is missing. */
+static int say_full(const char *journal, const char *objects, int error)
+{
+        char line[sizeof last_error];
+
+        snprintf(line, sizeof line,
+                "cannot open the journal '%s': the disk is full: what it holds must go into "
+                "databases that have to grow, in '%s' with %llu MiB free, and a segment of up to "
+                "64 MiB be there or be made, with %llu MiB free; make room",
+                journal, objects, get_free_mib(objects), get_free_mib(journal));
+        log_error("%s", line);
+        if (!*last_error)
+                memcpy(last_error, line, sizeof last_error);
+        return error;
+}
+
+static int say(const char *journal, const char *objects, int error)
 {
         static const struct {
                 int error;
@@ -106,10 +130,11 @@ static int say(const char *journal, int error)
                 { -EAGAIN, "another process has it" },
                 { -EUCLEAN, "it is damaged; the line before says where" },
                 { -EBUSY, "another process has a database of an object open" },
-                { -ENOSPC, "the disk is full" },
         };
         const char *advice = strerror(-error);
 
+        if (error == -ENOSPC || error == -EDQUOT)
+                return say_full(journal, objects, error);
         for (size_t i = 0; i < ELEMENTSOF(known); i++)
                 if (known[i].error == error)
                         advice = known[i].advice;
@@ -164,7 +189,7 @@ int storage_open(const StorageOptions *options, Storage **ret)
                 return r;
         r = dir_create(journal, 0750);
         if (r)
-                return say(journal, r);
+                return say(journal, options->objects, r);
         store.disk = disk_ring_get_disk(storage->disk);
         store.journal = journal;
         store.archive = options->archive_days ? archive : NULL;
@@ -172,7 +197,7 @@ int storage_open(const StorageOptions *options, Storage **ret)
         r = store_open(&store, &storage->store);
         is_opening = false;
         if (r)
-                return say(journal, r);
+                return say(journal, options->objects, r);
         store_get_stats(storage->store, &stats);
         say_redone(journal, &stats);
         r = store_start_background(storage->store);
@@ -286,7 +311,7 @@ int storage_empty(const char *journal, const char *objects)
         options.archive = archive;
         r = r ?: store_open(&options, &store);
         if (r)
-                return say(journal, r);
+                return say(journal, objects, r);
         store_get_stats(store, &stats);
         say_redone(journal, &stats);
         store_set_draining(store, true);

@@ -611,6 +611,7 @@ class FullDisk(FaultCase):
             os.kill(daemon.all_workers()[0]["pid"], signal.SIGKILL)
             # What the journal holds must go into files that have no room to grow.
             daemon.wait_output("faults/0': the disk is full")
+            daemon.wait_output("/objects' with 0 MiB free")
             image.empty()
             daemon.wait_ready()
             self.check_kept(daemon.client())
