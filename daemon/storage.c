@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -16,6 +17,9 @@
 /* From a failure of the store to the end of the process: for the errors that clients are told. */
 #define END_STEP_NS (20 * NSEC_PER_MSEC)
 #define END_STEPS 10u
+/* Of the descriptors, for objects that are still to be redone; and at most. */
+#define LATE_SHARE 4u
+#define LATE_MAX 65536u
 /* Nothing of an archive goes when its journal is emptied. */
 #define EMPTY_DAYS 36500
 
@@ -154,6 +158,16 @@ static void say_redone(const char *journal, const StoreStats *stats)
                         (unsigned long long)(stats->redo_ns / NSEC_PER_MSEC));
 }
 
+/* Objects that are redone while others are served: each has a descriptor meanwhile. */
+static unsigned get_late_max(void)
+{
+        struct rlimit limit;
+
+        if (getrlimit(RLIMIT_NOFILE, &limit))
+                return 0;
+        return (unsigned)MIN(limit.rlim_cur / LATE_SHARE, (rlim_t)LATE_MAX);
+}
+
 int storage_open(const StorageOptions *options, Storage **ret)
 {
         _cleanup_(free_p) char *journal = NULL, *archive = NULL;
@@ -162,6 +176,7 @@ int storage_open(const StorageOptions *options, Storage **ret)
                 .objects = options->objects,
                 .archive_days = options->archive_days,
                 .archive_max = options->archive_max,
+                .late_max = get_late_max(),
                 .wake = storage_wake,
                 .failed = storage_failed,
                 .log = storage_log,

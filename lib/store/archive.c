@@ -31,8 +31,7 @@ struct Archive {
         uint64_t next_segment;     /* the oldest that has no file; from archive_begin() on */
         uint64_t last_lsn;         /* of the one at hand */
         uint64_t unreadable_since; /* 0: it can be read */
-        uint64_t epoch_first_lsn, last_before;
-        Kept *kept; /* files, the oldest first */
+        Kept *kept;                /* files, the oldest first */
         size_t n_kept, room;
         uint64_t bytes;
         uint64_t due; /* when the oldest is too old; 0: not known */
@@ -295,18 +294,22 @@ static int archive_segment(Found *found, size_t first, size_t last)
 {
         Store *store = found->store;
         const FoundBatch *end = &found->batches[last];
+        EarlierEpoch era = found_get_era(found, end->era);
         ArchiveSource source = {
                 .store = store,
                 .segment = found->segments[end->slot],
                 .number = end->header.segment,
-                .epoch = found->epoch.epoch,
-                .epoch_first_lsn = found->epoch.first_lsn,
-                .last_before = found->epoch.last_before,
+                .epoch = era.epoch,
+                .epoch_first_lsn = era.first_lsn,
+                .last_before = era.last_before,
                 .end = end->offset + end->header.len,
                 .limit_lsn = found->cut_lsn ?: UINT64_MAX,
         };
         uint64_t first_lsn = 0;
         int r;
+
+        if (!(era.flags & EPOCH_UNDO))
+                return 0;
 
         for (size_t i = first; i <= last; i++) {
                 const BatchHeader *header = &found->batches[i].header;
@@ -342,7 +345,7 @@ int archive_found(Found *found)
 
         if (!store->archive || SABOTAGED(SABOTAGE_ARCHIVE) || !found->n_batches)
                 return 0;
-        if (!(found->epoch.flags & EPOCH_UNDO)) {
+        if (!(found_get_era(found, found->batches[found->n_batches - 1].era).flags & EPOCH_UNDO)) {
                 store_log(store, LOG_NOTICE,
                         "the journal was written without an archive: objects cannot be restored to "
                         "moments before now");
@@ -360,15 +363,10 @@ int archive_found(Found *found)
 
 /* The background */
 
-void archive_begin(Store *store, const EpochFile *epoch)
+void archive_begin(Store *store)
 {
-        Archive *archive = store->archive;
-
-        if (!archive)
-                return;
-        archive->next_segment = epoch->first_segment;
-        archive->epoch_first_lsn = epoch->first_lsn;
-        archive->last_before = epoch->last_before;
+        if (store->archive)
+                store->archive->next_segment = store->journal.low;
 }
 
 uint64_t archive_get_low(Store *store)
@@ -391,15 +389,30 @@ static bool is_durable(const Journal *journal, uint64_t segment)
         return true;
 }
 
-/* The segment that is next and all durable; its slot, or -1. One without records needs no file. */
-static int find_segment(Store *store, ArchiveSource *source)
+static void describe_source(
+        const Journal *journal, const Segment *segment, ArchiveSource *source, uint64_t *ret_first)
+{
+        const EarlierEpoch *era = &journal->eras[segment->era];
+
+        source->number = segment->number;
+        source->epoch = era->epoch;
+        source->epoch_first_lsn = era->first_lsn;
+        source->last_before = era->last_before;
+        source->last_lsn = segment->last_lsn;
+        source->end = segment->end;
+        *ret_first = segment->first_lsn;
+}
+
+/* The segment that is next and all durable; its slot, or -1. One without records needs no file.
+ * *ret_first: its first LSN, where it may have a file already. */
+static int find_segment(Store *store, ArchiveSource *source, uint64_t *ret_first)
 {
         Archive *archive = store->archive;
         Journal *journal = &store->journal;
         int slot = -1;
 
         store_lock(store);
-        while (slot < 0 && archive->next_segment < journal->last_segment &&
+        while (slot < 0 && archive->next_segment < journal_get_own(journal) &&
                 is_durable(journal, archive->next_segment)) {
                 for (unsigned i = 0; i < journal->n_segments; i++) {
                         const Segment *segment = &journal->segments[i];
@@ -408,14 +421,15 @@ static int find_segment(Store *store, ArchiveSource *source)
                                 segment->number != archive->next_segment || !segment->last_lsn)
                                 continue;
                         slot = (int)i;
-                        source->last_lsn = segment->last_lsn;
+                        describe_source(journal, segment, source, ret_first);
                 }
                 archive->next_segment += slot < 0;
         }
-        source->epoch = journal->epoch;
         store_unlock(store);
         return slot;
 }
+
+enum { BEGIN_DONE = 2 }; /* the file is there */
 
 /* 1 when there is a writer. */
 static int begin_segment(Store *store)
@@ -424,15 +438,18 @@ static int begin_segment(Store *store)
         _cleanup_(free_p) char *path = NULL;
         ArchiveSource source = {
                 .store = store,
-                .epoch_first_lsn = archive->epoch_first_lsn,
-                .last_before = archive->last_before,
-                .end = UINT64_MAX,
                 .limit_lsn = UINT64_MAX,
         };
-        int slot = find_segment(store, &source), r;
+        uint64_t first_lsn = 0;
+        int slot = find_segment(store, &source, &first_lsn), r;
 
         if (slot < 0)
                 return 0;
+        if (first_lsn && is_archived(store, &source, first_lsn)) {
+                r = disk_sync_folder(store->disk, store->archive_path);
+                archive->next_segment += r == 0;
+                return r ?: BEGIN_DONE;
+        }
         if (asprintf(&path, "%s/segment-%02d", store->journal_path, slot) < 0) {
                 path = NULL;
                 return -ENOMEM;
@@ -442,7 +459,6 @@ static int begin_segment(Store *store)
         if (r)
                 return r;
         source.segment = archive->segment;
-        source.number = archive->next_segment;
         archive->last_lsn = source.last_lsn;
         archive->started = disk_clock_monotonic(store->disk);
         return archive_writer_new(&source, &archive->writer) ?: 1;
@@ -504,6 +520,8 @@ static int step_segment(Store *store)
         Archive *archive = store->archive;
         int r = archive->writer ? 1 : begin_segment(store);
 
+        if (r == BEGIN_DONE)
+                return 1;
         if (r > 0) {
                 r = archive_writer_step(archive->writer);
                 if (r > 0)

@@ -45,8 +45,8 @@ void archive_done(Store *store);
 /* Recovery: what the segments hold and no file has, before the epoch is switched. */
 struct Found;
 int archive_found(struct Found *found);
-/* Of the new epoch. */
-void archive_begin(Store *store, const EpochFile *epoch);
+/* The journal is open. */
+void archive_begin(Store *store);
 /* Background: 1 when something was done. */
 int archive_step(Store *store);
 /* Nothing else is to do: what failed may be tried again. */

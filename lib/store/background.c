@@ -273,10 +273,13 @@ static bool is_crowded(const Store *store, unsigned live)
 static uint64_t choose_target(Store *store)
 {
         Journal *journal = &store->journal;
-        uint64_t oldest = NO_SEGMENT, current;
+        uint64_t oldest = NO_SEGMENT, current, earlier = 0;
         unsigned live = 0;
         bool crowded;
 
+        /* What is still to be redone needs all of them. */
+        if (late_is_going(store) && !SABOTAGED(SABOTAGE_LATE))
+                return 0;
         store_lock(store);
         current = journal->last_segment;
         for (unsigned i = 0; i < journal->n_segments; i++) {
@@ -284,12 +287,17 @@ static uint64_t choose_target(Store *store)
                         continue;
                 live++;
                 oldest = MIN(oldest, journal->segments[i].number);
+                if (journal->segments[i].era + 1 < journal->n_eras)
+                        earlier = MAX(earlier, journal->segments[i].number);
         }
         /* A mark that is under way is waited for. */
         if (live && journal->low > oldest)
                 oldest = NO_SEGMENT;
         crowded = is_crowded(store, live);
         store_unlock(store);
+        /* What recovery has found goes as soon as all of it is redone. */
+        if (earlier && oldest != NO_SEGMENT)
+                return earlier;
         if (atomic_load(&store->draining))
                 return live && oldest != NO_SEGMENT ? current - (oldest < current) : 0;
         if (oldest == NO_SEGMENT || oldest == current || !crowded)
@@ -428,7 +436,7 @@ static uint64_t find_low(Store *store)
         uint64_t low;
 
         store_lock(store);
-        low = store->journal.last_segment;
+        low = journal_get_own(&store->journal);
         list_for_each(link, &store->held) {
                 Node *node = list_entry(link, Node, held);
 
@@ -569,8 +577,14 @@ int store_background_step(Store *store)
         store->archive_turn = !store->archive_turn;
         if (!r && store->archive_turn)
                 r = archive_step(store);
+        /* Nor does a journal that fills up wait for it for long. */
+        store->late_turn = !store->late_turn;
+        if (!r && store->late_turn)
+                r = late_step(store);
         for (size_t i = 0; !r && i < ELEMENTSOF(steps); i++)
                 r = steps[i](store);
+        if (!r && !store->late_turn)
+                r = late_step(store);
         if (!r && !store->archive_turn)
                 r = archive_step(store);
         store->n_unsettled = r == 0 && store->unsettled ? store->n_unsettled + 1 : 0;

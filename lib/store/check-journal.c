@@ -260,7 +260,9 @@ static bool is_live(const Found *found, unsigned slot)
 
 static int find_torn(Found *found, CheckJournal *ret)
 {
-        const FoundBatch *last = found->n_all ? &found->batches[found->n_all - 1] : NULL;
+        const FoundBatch *newest = found->n_all ? &found->batches[found->n_all - 1] : NULL;
+        /* Behind the last of an earlier epoch nothing counts. */
+        const FoundBatch *last = newest && newest->era == found->epoch.n_earlier ? newest : NULL;
         Trace next = {
                 .batch = last ? last->header.batch + 1 : 1,
                 .segment = last ? last->header.segment : found->epoch.first_segment,

@@ -125,6 +125,7 @@ int history_find_time(
 typedef struct LiveSegment {
         uint64_t number;
         unsigned slot;
+        uint64_t epoch, end; /* of its batches */
 } LiveSegment;
 
 typedef struct LiveRecord {

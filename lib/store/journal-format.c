@@ -46,9 +46,13 @@ void put_le64(void *data, uint64_t value)
         put_le32((char *)data + 4, (uint32_t)(value >> 32));
 }
 
-void epoch_encode(const EpochFile *epoch, unsigned char out[EPOCH_SIZE])
+size_t epoch_encode(const EpochFile *epoch, unsigned char *out)
 {
-        memset(out, 0, EPOCH_SIZE);
+        unsigned char *at = out + EPOCH_SIZE;
+        uint32_t crc;
+
+        dd_assert(epoch->n_earlier <= EPOCH_EARLIER_MAX);
+        memset(out, 0, EPOCH_SIZE + epoch->n_earlier * EPOCH_EARLIER_SIZE);
         memcpy(out, epoch_magic, sizeof epoch_magic);
         put_le64(out + 8, epoch->epoch);
         put_le64(out + 16, epoch->generation);
@@ -57,25 +61,71 @@ void epoch_encode(const EpochFile *epoch, unsigned char out[EPOCH_SIZE])
         put_le64(out + 40, epoch->segment_size);
         put_le64(out + 48, epoch->time);
         put_le32(out + 56, (uint32_t)epoch->flags);
+        put_le32(out + 60, (uint32_t)epoch->n_earlier);
         put_le64(out + 64, epoch->last_before);
-        put_le32(out + EPOCH_SIZE - 4, crc32c(0, out, EPOCH_SIZE - 4));
+        crc = crc32c(0, out, EPOCH_SIZE - 4);
+        put_le32(out + EPOCH_SIZE - 4, crc);
+        for (size_t i = 0; i < epoch->n_earlier; i++, at += EPOCH_EARLIER_SIZE) {
+                const EarlierEpoch *earlier = &epoch->earlier[i];
+
+                put_le64(at, earlier->epoch);
+                put_le64(at + 8, earlier->first_lsn);
+                put_le64(at + 16, earlier->last_before);
+                put_le64(at + 24, earlier->first_segment);
+                put_le64(at + 32, earlier->last_batch);
+                put_le32(at + 40, (uint32_t)earlier->flags);
+                crc = crc32c(crc, at, EPOCH_EARLIER_SIZE - 4);
+                put_le32(at + EPOCH_EARLIER_SIZE - 4, crc);
+        }
+        return (size_t)(at - out);
+}
+
+static int decode_earlier(const unsigned char *at, uint32_t *crc, EarlierEpoch *ret)
+{
+        *crc = crc32c(*crc, at, EPOCH_EARLIER_SIZE - 4);
+        if (get_le32(at + EPOCH_EARLIER_SIZE - 4) != *crc)
+                return -EBADMSG;
+        *ret = (EarlierEpoch){
+                .epoch = get_le64(at),
+                .first_lsn = get_le64(at + 8),
+                .last_before = get_le64(at + 16),
+                .first_segment = get_le64(at + 24),
+                .last_batch = get_le64(at + 32),
+                .flags = get_le32(at + 40),
+        };
+        return 0;
 }
 
 int epoch_decode(Slice bytes, EpochFile *ret)
 {
-        if (bytes.len != EPOCH_SIZE || memcmp(bytes.data, epoch_magic, sizeof epoch_magic) != 0 ||
-                get_le32(bytes.data + EPOCH_SIZE - 4) != crc32c(0, bytes.data, EPOCH_SIZE - 4))
+        const unsigned char *at = (const unsigned char *)bytes.data;
+        EpochFile epoch;
+        uint32_t crc;
+
+        if (bytes.len < EPOCH_SIZE || memcmp(at, epoch_magic, sizeof epoch_magic) != 0)
                 return -EBADMSG;
-        *ret = (EpochFile){
-                .epoch = get_le64(bytes.data + 8),
-                .generation = get_le64(bytes.data + 16),
-                .first_lsn = get_le64(bytes.data + 24),
-                .first_segment = get_le64(bytes.data + 32),
-                .segment_size = get_le64(bytes.data + 40),
-                .time = get_le64(bytes.data + 48),
-                .flags = get_le32(bytes.data + 56),
-                .last_before = get_le64(bytes.data + 64),
+        crc = crc32c(0, at, EPOCH_SIZE - 4);
+        if (get_le32(at + EPOCH_SIZE - 4) != crc)
+                return -EBADMSG;
+        epoch = (EpochFile){
+                .epoch = get_le64(at + 8),
+                .generation = get_le64(at + 16),
+                .first_lsn = get_le64(at + 24),
+                .first_segment = get_le64(at + 32),
+                .segment_size = get_le64(at + 40),
+                .time = get_le64(at + 48),
+                .flags = get_le32(at + 56),
+                .n_earlier = get_le32(at + 60),
+                .last_before = get_le64(at + 64),
         };
+        if (epoch.n_earlier > EPOCH_EARLIER_MAX ||
+                bytes.len != EPOCH_SIZE + epoch.n_earlier * EPOCH_EARLIER_SIZE)
+                return -EBADMSG;
+        at += EPOCH_SIZE;
+        for (size_t i = 0; i < epoch.n_earlier; i++, at += EPOCH_EARLIER_SIZE)
+                if (decode_earlier(at, &crc, &epoch.earlier[i]))
+                        return -EBADMSG;
+        *ret = epoch;
         return 0;
 }
 

@@ -13,10 +13,11 @@
  *   overflow-<16 hex> the rest of a long WAL; of no use after a crash, removed at start
  *   restore-<16 hex>  a database that is being restored; the same
  *
- * The epoch file: which batches of the segments count. It is replaced by a rename.
+ * The epoch file: which batches of the segments count. It is replaced by a rename. It names the
+ * epoch that is written, and earlier ones of which something may still be to be redone.
  *
  *    0  8  magic "DDEPOCH2"
- *    8  8  epoch: random; a batch of another epoch is as good as none
+ *    8  8  epoch: random; a batch of an epoch that is not named here is as good as none
  *   16  8  generation: 1, 2, ... each time the epoch changes
  *   24  8  first LSN of the epoch: at least microseconds since 1970, so that the records of all
  *          journals of an app can be put in order
@@ -24,11 +25,23 @@
  *   40  8  segment size in bytes
  *   48  8  nanoseconds since 1970, when it was written
  *   56  4  flags: UNDO 1: the epoch's records tell what was before (below)
- *   60  4  zero
+ *   60  4  number n of earlier epochs, 0..7
  *   64  8  LSN of the journal's last record before the epoch, or 0; behind a decision on damage
  *          (salvage.h) one that no record had
  *   72  4  zero
  *   76  4  crc32c of bytes 0..75
+ *   80     the earlier epochs, oldest first, n times 64 bytes:
+ *
+ *    0  8  epoch
+ *    8  8  first LSN of the epoch
+ *   16  8  LSN of the journal's last record before it, or 0
+ *   24  8  first segment number of the epoch
+ *   32  8  number of its last batch: what claims to be a later one is as good as none
+ *   40  4  flags, as above
+ *   44 16  zero
+ *   60  4  crc32c of bytes 0..59, begun with the one before
+ *
+ * All of them have segments of one size.
  *
  * A segment is a row of batches, each on a fresh block of 4,096 bytes, the first at 0. A batch is
  * one write. It has batch number n only when the batches before it are durable, so at most the last
@@ -90,10 +103,10 @@
  *   A page that is in the record and was beyond the database's end before was not there.
  * Last, the database has the pages that bytes 28..31 say. Before CREATE there was no object.
  *
- * Redo. Batches of the epoch are put in order. The last one's low segment says where to begin. From
- * there on batch numbers must have no gap. Records are applied in their order, those that a CANCEL
- * makes void left out, UNDO and BEFORE passed over; last, a file is cut to the pages that the last
- * TXN says.
+ * Redo. Batches of the epochs are put in order, epoch by epoch. The last one's low segment says
+ * where to begin. From there on batch numbers must have no gap, and each earlier epoch goes on to
+ * its last batch. Records are applied in their order, those that a CANCEL makes void left out, UNDO
+ * and BEFORE passed over; last, a file is cut to the pages that the last TXN says.
  *
  * Decoding judges any bytes: -EBADMSG, never a read beyond what is given.
  */
@@ -101,6 +114,9 @@
 #include "lib/base/slice.h"
 
 #define EPOCH_SIZE 80u
+#define EPOCH_EARLIER_SIZE 64u
+#define EPOCH_EARLIER_MAX 7u
+#define EPOCH_SIZE_MAX (EPOCH_SIZE + EPOCH_EARLIER_MAX * EPOCH_EARLIER_SIZE)
 #define BATCH_HEADER_SIZE 64u
 #define RECORD_HEADER_SIZE 32u
 #define PAGE_HEADER_SIZE 8u
@@ -115,10 +131,17 @@ typedef enum EpochFlags {
         EPOCH_UNDO = 1,
 } EpochFlags;
 
+/* One whose batches are no longer written. */
+typedef struct EarlierEpoch {
+        uint64_t epoch, first_lsn, last_before, first_segment, last_batch, flags;
+} EarlierEpoch;
+
 typedef struct EpochFile {
         uint64_t epoch, generation, first_lsn, first_segment, segment_size, time;
         uint64_t last_before; /* LSN of the last record of the epochs before, or 0 */
         uint64_t flags;
+        uint64_t n_earlier;
+        EarlierEpoch earlier[EPOCH_EARLIER_MAX]; /* oldest first */
 } EpochFile;
 
 typedef struct BatchHeader {
@@ -174,7 +197,8 @@ typedef struct SpillRef {
         uint32_t crc;
 } SpillRef;
 
-void epoch_encode(const EpochFile *epoch, unsigned char out[EPOCH_SIZE]);
+/* out has room for EPOCH_SIZE and the earlier ones; returns the size. */
+size_t epoch_encode(const EpochFile *epoch, unsigned char *out);
 int epoch_decode(Slice bytes, EpochFile *ret);
 
 /* Fills in the header, its crc included, of a batch whose header.len bytes are at batch. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "lib/store/store-private.h"
+#include "lib/store/recover.h"
 
 #include <errno.h>
 
@@ -107,7 +107,9 @@ static int next_segment(Journal *journal)
         /* The next one, and an old one's end, are the background's. */
         CONTAINER_OF(journal, Store, journal)->work_waits = true;
         journal->segments[slot].number = ++journal->last_segment;
-        journal->segments[slot].last_lsn = 0;
+        journal->segments[slot].last_lsn = journal->segments[slot].first_lsn = 0;
+        journal->segments[slot].end = UINT64_MAX;
+        journal->segments[slot].era = journal->n_eras - 1;
         journal->current = (unsigned)slot;
         journal->offset = 0;
         journal->spilled = 0;
@@ -506,6 +508,11 @@ uint64_t journal_get_current(Store *store)
         return current;
 }
 
+uint64_t journal_get_own(const Journal *journal)
+{
+        return MAX(journal->last_segment, journal->eras[journal->n_eras - 1].first_segment);
+}
+
 static int segment_path(Store *store, unsigned slot, char **ret)
 {
         char *path;
@@ -531,22 +538,31 @@ static int write_zeros(DiskFile *file, uint64_t size)
         return r ?: disk_sync(file);
 }
 
-static int create_segment(Store *store, unsigned slot)
+int journal_make_segment(Store *store, unsigned slot, DiskFile **ret)
 {
         _cleanup_(free_p) char *path = NULL;
         _cleanup_(disk_close_p) DiskFile *file = NULL;
-        bool wake;
         int r = segment_path(store, slot, &path);
 
         r = r ?: disk_open(store->disk, path, DISK_CREATE | DISK_DIRECT, &file);
-        r = r ?: write_zeros(file, store->journal.segment_size);
+        r = r ?: write_zeros(file, store->options.segment_size);
         r = r ?: disk_sync_folder(store->disk, store->journal_path);
-        if (r) {
-                /* Half a segment is of no use, and its room may be what is missing. */
-                if (file)
-                        disk_unlink(store->disk, path);
+        if (!r)
+                *ret = TAKE_PTR(file);
+        /* Half a segment is of no use, and its room may be what is missing. */
+        else if (file)
+                disk_unlink(store->disk, path);
+        return r;
+}
+
+static int create_segment(Store *store, unsigned slot)
+{
+        _cleanup_(disk_close_p) DiskFile *file = NULL;
+        bool wake;
+        int r = journal_make_segment(store, slot, &file);
+
+        if (r)
                 return r;
-        }
         store_lock(store);
         store->journal.segments[slot].file = TAKE_PTR(file);
         store->journal.segments[slot].state = SEGMENT_FREE;
@@ -593,7 +609,48 @@ static int adopt_segment(Store *store, unsigned slot)
         return r;
 }
 
-int journal_open(Store *store, const EpochFile *epoch)
+static void note_eras(Journal *journal, const EpochFile *epoch)
+{
+        memcpy(journal->eras, epoch->earlier, sizeof epoch->earlier);
+        journal->n_eras = (unsigned)epoch->n_earlier + 1;
+        journal->eras[epoch->n_earlier] = (EarlierEpoch){
+                .epoch = epoch->epoch,
+                .first_lsn = epoch->first_lsn,
+                .last_before = epoch->last_before,
+                .first_segment = epoch->first_segment,
+                .flags = epoch->flags,
+        };
+}
+
+/* Invariant 5: what is still to be redone, or synced, holds its segments. */
+static void keep_segments(Journal *journal, const Found *found)
+{
+        unsigned era = 0;
+
+        for (size_t i = 0; i < found->n_batches; i++) {
+                const FoundBatch *batch = &found->batches[i];
+                const BatchHeader *header = &batch->header;
+                Segment *segment = &journal->segments[batch->slot];
+
+                /* Those of which no batch counts any more are not among the eras. */
+                era += i && batch->era != batch[-1].era;
+                dd_assert(segment->file && batch->slot < journal->n_segments);
+                segment->state = SEGMENT_LIVE;
+                segment->number = header->segment;
+                segment->era = era;
+                segment->end = batch->offset + round_up(header->len);
+                if (!header->n_records)
+                        continue;
+                if (!segment->first_lsn)
+                        segment->first_lsn = header->first_lsn;
+                segment->last_lsn = header->first_lsn + header->n_records - 1;
+        }
+        if (found->n_batches)
+                journal->low = journal->said_low = journal->durable_low =
+                        found->batches[0].header.segment;
+}
+
+int journal_open(Store *store, const EpochFile *epoch, const Found *kept)
 {
         Journal *journal = &store->journal;
         int r = 0;
@@ -607,16 +664,17 @@ int journal_open(Store *store, const EpochFile *epoch)
         journal->last_segment = epoch->first_segment - 1;
         journal->low = journal->said_low = journal->durable_low = epoch->first_segment;
         journal->last_lsn = epoch->first_lsn - 1;
-        journal->first_lsn = epoch->first_lsn;
-        journal->last_before = epoch->last_before;
+        note_eras(journal, epoch);
         /* There is no current segment yet. */
         journal->offset = journal->segment_size;
         atomic_store(&store->flushed, journal->last_lsn);
         atomic_store(&store->captured, journal->last_lsn);
         for (unsigned i = 0; !r && i < 100; i++)
                 r = adopt_segment(store, i);
+        if (!r && kept)
+                keep_segments(journal, kept);
         if (!r && find_segment(journal, SEGMENT_FREE) < 0)
-                r = create_segment(store, 0);
+                r = create_segment(store, (unsigned)MAX(find_segment(journal, SEGMENT_ABSENT), 0));
         return r;
 }
 

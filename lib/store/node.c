@@ -144,8 +144,6 @@ static int refuse_emptied(Node *node)
                         "if the object is to begin anew");
                 r = -EUCLEAN;
         }
-        if (r)
-                node->file = disk_close(node->file);
         return r;
 }
 
@@ -224,23 +222,13 @@ int node_check_folders(Store *store, const char *path)
         return 0;
 }
 
-/* Opens and locks the file, and sees what is in it. */
-static int node_open_file(Node *node, bool create)
+static int look_into_file(Node *node)
 {
-        Disk *disk = node->store->disk;
-        int r = disk_open(disk, node->path, 0, &node->file);
+        int r = disk_get_size(node->file, &node->size);
 
-        if (r == -ENOENT && create) {
-                r = disk_open(disk, node->path, DISK_CREATE, &node->file);
-                node->entry_dirty = true;
-        }
-        r = r ?: disk_lock(node->file, LOCK_OFFSET, LOCK_LEN);
-        r = r ?: disk_get_size(node->file, &node->size);
         r = r ?: node_note_folders(node->store, node->path);
-        if (r) {
-                node->file = disk_close(node->file);
+        if (r)
                 return r;
-        }
         if (node->size)
                 return read_page_size(node);
         r = refuse_emptied(node);
@@ -253,6 +241,22 @@ static int node_open_file(Node *node, bool create)
         return 0;
 }
 
+/* Opens and locks the file, and sees what is in it. */
+static int node_open_file(Node *node, bool create)
+{
+        Disk *disk = node->store->disk;
+        int r = disk_open(disk, node->path, 0, &node->file);
+
+        if (r == -ENOENT && create) {
+                r = disk_open(disk, node->path, DISK_CREATE, &node->file);
+                node->entry_dirty = true;
+        }
+        r = r ?: disk_lock(node->file, LOCK_OFFSET, LOCK_LEN);
+        r = r ?: look_into_file(node);
+        if (r)
+                node->file = disk_close(node->file);
+        return r;
+}
 void node_ref(Node *node)
 {
         node->store->n_closed -= node->n_refs == 0;
@@ -449,11 +453,40 @@ static int open_new(Store *store, const char *path, bool create, unsigned handle
         return r;
 }
 
+int node_adopt(Store *store, const char *path, DiskFile **file, uint64_t first_segment)
+{
+        Node *node = node_alloc(store, path);
+        int r;
+
+        if (!node)
+                return -ENOMEM;
+        node->file = *file;
+        node->dirty = node->entry_dirty = !SABOTAGED(SABOTAGE_REDO_SYNC);
+        r = look_into_file(node);
+        if (!r) {
+                store_lock(store);
+                r = node_insert(store, node);
+                if (!r)
+                        node_set_first_segment(node, first_segment);
+                store_unlock(store);
+        }
+        if (r) {
+                node->file = NULL;
+                node_free(node);
+                return r;
+        }
+        *file = NULL;
+        node_unref(node);
+        return 0;
+}
+
 static int open_any(Store *store, const char *path, bool create, unsigned handles, Node **ret)
 {
         Node *node;
-        int r;
+        int r = late_ensure(store, path);
 
+        if (r)
+                return r;
         store_lock(store);
         node = find_locked(store, path, handles);
         store_unlock(store);

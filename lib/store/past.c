@@ -28,7 +28,7 @@ typedef struct Past {
         /* This journal's records from it on have been seen. */
         uint64_t first_seen;
         uint64_t before; /* the last record of this journal up to the moment, once it is reached */
-        uint64_t before_epoch; /* the record before this journal's epoch; 0: there was none */
+        uint64_t before_epoch; /* the record before the oldest epoch of its segments; 0: none */
         bool is_reached;       /* there is nothing more to see in this journal */
         Item *items;
         size_t n_items, room;
@@ -51,7 +51,14 @@ static bool reaches(const Past *past, uint64_t follows, uint64_t first_time)
 /* LSN of this journal's record before `lsn`; 0: it began there. */
 static uint64_t get_before(const Past *past, uint64_t lsn)
 {
-        return lsn <= past->store->journal.first_lsn ? past->before_epoch : lsn - 1;
+        const Journal *journal = &past->store->journal;
+
+        for (unsigned i = journal->n_eras; i > 1; i--)
+                if (lsn >= journal->eras[i - 1].first_lsn)
+                        return lsn > journal->eras[i - 1].first_lsn
+                                       ? lsn - 1
+                                       : journal->eras[i - 1].last_before;
+        return lsn <= journal->eras[0].first_lsn ? past->before_epoch : lsn - 1;
 }
 
 /* By time: the first record of the object that was sealed later bounds what was found. */
@@ -115,8 +122,8 @@ static int see_segment(Past *past, const LiveSegment *segment, bool is_current)
                 return -EALREADY;
         if (r || records.last_lsn < records.first_lsn)
                 return r;
-        /* Within an epoch there is no gap between segments. */
-        if (records.last_lsn + 1 != past->first_seen)
+        /* There is no gap between segments. */
+        if (records.last_lsn != get_before(past, past->first_seen))
                 return -EAGAIN;
         r = take_records(past, &records);
         past->first_seen = records.first_lsn;
@@ -398,11 +405,11 @@ static int begin(Past *past)
         past->is_reached = !past->by_time && past->before <= past->until;
         if (!store->archive_path)
                 return past->is_reached ? 0 : STORE_E_PRUNED;
-        past->before_epoch = store->journal.last_before;
+        past->before_epoch = store->journal.eras[0].last_before;
         if (past->before_epoch)
                 return 0;
         r = archive_list(store->disk, store->archive_path, &files, &n);
-        if (!r && n && files[0] < store->journal.first_lsn)
+        if (!r && n && files[0] < store->journal.eras[0].first_lsn)
                 past->before_epoch = LOST;
         return r;
 }

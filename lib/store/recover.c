@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "lib/store/recover.h"
-
 #include "lib/store/archive.h"
+#include "lib/store/late-redo.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -14,6 +13,9 @@
  * damage. To tell the two apart the search goes on behind a place that does not check, for as long
  * as a batch can be.
  */
+
+/* Segments that must be free, or not there yet, for a journal to go on while it is redone. */
+#define LATE_FREE 2u
 
 int found_damage(Found *found, unsigned slot, uint64_t offset, const char *format, ...)
 {
@@ -101,7 +103,37 @@ int found_read_damaged(Found *found, Slice *ret)
         return r;
 }
 
-/* 0: a batch of the epoch is there; -EBADMSG: none. */
+EarlierEpoch found_get_era(const Found *found, unsigned era)
+{
+        const EpochFile *epoch = &found->epoch;
+
+        if (era < epoch->n_earlier)
+                return epoch->earlier[era];
+        return (EarlierEpoch){
+                .epoch = epoch->epoch,
+                .first_lsn = epoch->first_lsn,
+                .last_before = epoch->last_before,
+                .first_segment = epoch->first_segment,
+                .last_batch = UINT64_MAX,
+                .flags = epoch->flags,
+        };
+}
+
+/* Whether a batch is of one of the epochs, and counts there. */
+static bool find_era(const Found *found, const BatchHeader *header, unsigned *ret)
+{
+        for (unsigned i = 0; i <= found->epoch.n_earlier; i++) {
+                EarlierEpoch era = found_get_era(found, i);
+
+                if (era.epoch != header->epoch)
+                        continue;
+                *ret = i;
+                return header->batch <= era.last_batch;
+        }
+        return false;
+}
+
+/* 0: a batch of the epochs is there; -EBADMSG: none. */
 static int read_batch(Found *found, unsigned slot, uint64_t offset, FoundBatch *ret)
 {
         unsigned char head[BATCH_HEADER_SIZE];
@@ -113,7 +145,7 @@ static int read_batch(Found *found, unsigned slot, uint64_t offset, FoundBatch *
         if (r)
                 return r;
         r = batch_decode_header(slice_of(head, got), &batch.header);
-        if (!r && batch.header.epoch != found->epoch.epoch)
+        if (!r && !find_era(found, &batch.header, &batch.era))
                 r = -EBADMSG;
         r = r ?: found_read(found, &batch, &bytes);
         if (!r)
@@ -186,10 +218,11 @@ void found_done(Found *found)
 
 static int compare_batches(const void *a, const void *b)
 {
-        uint64_t x = ((const FoundBatch *)a)->header.batch;
-        uint64_t y = ((const FoundBatch *)b)->header.batch;
+        const FoundBatch *x = a, *y = b;
 
-        return x < y ? -1 : x > y;
+        if (x->era != y->era)
+                return x->era < y->era ? -1 : 1;
+        return x->header.batch < y->header.batch ? -1 : x->header.batch > y->header.batch;
 }
 
 /* Where the batch that ought to follow would begin, for the report. */
@@ -199,6 +232,10 @@ static int report_gap(Found *found, const FoundBatch *before, const FoundBatch *
                 before->offset + ((before->header.len + DISK_BLOCK - 1) & ~(DISK_BLOCK - 1));
         bool same = before->slot == after->slot && before->header.segment == after->header.segment;
 
+        if (before->era != after->era)
+                return found_damage(found, before->slot, next,
+                        "batch %llu does not check, though the epoch file counts it",
+                        (unsigned long long)before->header.batch + 1);
         return found_damage(found, same ? before->slot : after->slot,
                 same            ? next
                 : after->offset ? 0
@@ -210,6 +247,35 @@ static int report_gap(Found *found, const FoundBatch *before, const FoundBatch *
                 (unsigned long long)after->offset);
 }
 
+/* Whether a batch is the one that comes next. */
+static bool follows(const Found *found, const FoundBatch *before, const FoundBatch *batch)
+{
+        if (before->era == batch->era)
+                return batch->header.batch == before->header.batch + 1;
+        return batch->era == before->era + 1 && batch->header.batch == 1 &&
+               before->header.batch == found_get_era(found, before->era).last_batch;
+}
+
+/* What the epoch file counts must be there to its end. */
+static int check_end(Found *found)
+{
+        const FoundBatch *last = found->n_batches ? &found->batches[found->n_batches - 1] : NULL;
+        const EpochFile *epoch = &found->epoch;
+
+        if (!epoch->n_earlier || (last && last->era == epoch->n_earlier))
+                return 0;
+        if (!last)
+                return found_damage(found, FOUND_NO_SLOT, 0,
+                        "the batches that its epoch file counts are missing");
+        if (last->era + 1 == epoch->n_earlier &&
+                last->header.batch == epoch->earlier[last->era].last_batch)
+                return 0;
+        return found_damage(found, last->slot,
+                last->offset + ((last->header.len + DISK_BLOCK - 1) & ~(DISK_BLOCK - 1)),
+                "batch %llu does not check, though the epoch file counts it",
+                (unsigned long long)last->header.batch + 1);
+}
+
 /* Leaves those that count: from the low segment on, without a gap. */
 static int choose_batches(Found *found)
 {
@@ -218,7 +284,7 @@ static int choose_batches(Found *found)
         uint64_t low;
 
         if (!found->n_batches)
-                return 0;
+                return check_end(found);
         qsort(batches, found->n_batches, sizeof *batches, compare_batches);
         last = &batches[found->n_batches - 1];
         low = last->header.low;
@@ -232,7 +298,8 @@ static int choose_batches(Found *found)
                 found->last_lsn = last->header.first_lsn + last->header.n_records - 1;
         first = &batches[0];
         if (first->header.segment != low || first->offset != 0 ||
-                (low == found->epoch.first_segment && first->header.batch != 1)) {
+                (low == found_get_era(found, first->era).first_segment &&
+                        first->header.batch != 1)) {
                 found->n_batches = 0;
                 return found_damage(found, first->slot, 0,
                         "the journal ought to begin with segment %llu, but begins with batch %llu "
@@ -242,11 +309,11 @@ static int choose_batches(Found *found)
                         (unsigned long long)first->offset);
         }
         for (size_t i = 1; i < n; i++)
-                if (batches[i].header.batch != batches[i - 1].header.batch + 1) {
+                if (!follows(found, &batches[i - 1], &batches[i])) {
                         found->n_batches = i;
                         return report_gap(found, &batches[i - 1], &batches[i]);
                 }
-        return 0;
+        return check_end(found);
 }
 
 static int read_epoch(Found *found)
@@ -254,7 +321,7 @@ static int read_epoch(Found *found)
         Store *store = found->store;
         _cleanup_(free_p) char *path = path_join(store->journal_path, "epoch");
         _cleanup_(disk_close_p) DiskFile *file = NULL;
-        unsigned char bytes[EPOCH_SIZE + 1];
+        unsigned char bytes[EPOCH_SIZE_MAX + 1];
         size_t got;
         int r = path ? disk_open(store->disk, path, DISK_READ_ONLY, &file) : -ENOMEM;
 
@@ -308,13 +375,36 @@ static int find_mark(Store *store, char **ret)
         return r;
 }
 
-int found_switch_epoch(Found *found, EpochFile *ret)
+/* The epochs that batches are of, each up to its last one. */
+static void keep_epochs(const Found *found, EpochFile *epoch)
+{
+        for (size_t i = 0; i < found->n_batches; i++) {
+                const FoundBatch *batch = &found->batches[i];
+
+                if (i + 1 < found->n_batches && found->batches[i + 1].era == batch->era)
+                        continue;
+                dd_assert(epoch->n_earlier < EPOCH_EARLIER_MAX);
+                epoch->earlier[epoch->n_earlier] = found_get_era(found, batch->era);
+                epoch->earlier[epoch->n_earlier++].last_batch = batch->header.batch;
+        }
+}
+
+static int write_epoch(DiskFile *file, const EpochFile *epoch)
+{
+        unsigned char bytes[EPOCH_SIZE_MAX];
+        size_t len = epoch_encode(epoch, bytes);
+        int r = disk_truncate(file, 0);
+
+        r = r ?: disk_write(file, bytes, len, 0, 0);
+        return r ?: disk_sync(file);
+}
+
+int found_switch_epoch(Found *found, bool keep, EpochFile *ret)
 {
         Store *store = found->store;
         _cleanup_(free_p) char *path = path_join(store->journal_path, "epoch");
         _cleanup_(free_p) char *new_path = path_join(store->journal_path, "epoch.new");
         _cleanup_(disk_close_p) DiskFile *file = NULL;
-        unsigned char bytes[EPOCH_SIZE];
         EpochFile epoch = {
                 .epoch = found->epoch.epoch,
                 .generation = found->epoch.generation + 1,
@@ -332,16 +422,15 @@ int found_switch_epoch(Found *found, EpochFile *ret)
         epoch.first_lsn = MAX(epoch.first_lsn, epoch.time / 1000);
         while (epoch.epoch == found->epoch.epoch || epoch.epoch == 0)
                 disk_random(store->disk, &epoch.epoch, sizeof epoch.epoch);
-        epoch_encode(&epoch, bytes);
+        if (keep)
+                keep_epochs(found, &epoch);
         /* Without an epoch file it would say that one has been taken away: the name of the one that
          * was found may be a killed process's and not durable yet. */
         r = found->has_epoch ? disk_sync_folder(store->disk, store->journal_path) : 0;
         if (!r && found->has_epoch)
                 r = leave_mark(store);
         r = r ?: disk_open(store->disk, new_path, DISK_CREATE, &file);
-        r = r ?: disk_truncate(file, 0);
-        r = r ?: disk_write(file, bytes, sizeof bytes, 0, 0);
-        r = r ?: disk_sync(file);
+        r = r ?: write_epoch(file, &epoch);
         r = r ?: disk_rename(store->disk, new_path, path);
         r = r ?: disk_sync_folder(store->disk, store->journal_path);
         if (!r && !found->has_epoch)
@@ -353,9 +442,28 @@ int found_switch_epoch(Found *found, EpochFile *ret)
 
 typedef struct Sweep {
         Store *store;
+        const List *spills; /* that stay, or NULL */
         char *names[256];
         size_t n;
 } Sweep;
+
+/* Those that stay are never met again by a new one. */
+static bool stays(Sweep *sweep, const char *name)
+{
+        if (!sweep->spills || strncmp(name, "spill-", 6) != 0)
+                return false;
+        list_for_each(link, sweep->spills) {
+                const Spill *spill = list_entry(link, Spill, link);
+                char own[32];
+
+                snprintf(own, sizeof own, "spill-%016llx", (unsigned long long)spill->file);
+                if (strcmp(own, name) != 0)
+                        continue;
+                sweep->store->last_file = MAX(sweep->store->last_file, spill->file);
+                return true;
+        }
+        return false;
+}
 
 static int see_leftover(const char *name, void *data)
 {
@@ -366,19 +474,21 @@ static int see_leftover(const char *name, void *data)
                 !slice_has_prefix(slice, SLICE("overflow-")) &&
                 !slice_has_prefix(slice, SLICE("restore-")))
                 return 0;
+        if (stays(sweep, name))
+                return 0;
         sweep->names[sweep->n] = path_join(sweep->store->journal_path, name);
         if (!sweep->names[sweep->n])
                 return -ENOMEM;
         return ++sweep->n == ELEMENTSOF(sweep->names);
 }
 
-/* Spill, overflow and scratch files of the past: nothing names them any more. */
-static int remove_leftovers(Store *store)
+/* Spill, overflow and scratch files of the past: nothing names them any more, but for `spills`. */
+static int remove_leftovers(Store *store, const List *spills)
 {
         int r;
 
         do {
-                Sweep sweep = { .store = store };
+                Sweep sweep = { .store = store, .spills = spills };
                 int removed = 0;
 
                 r = disk_list(store->disk, store->journal_path, see_leftover, &sweep);
@@ -520,28 +630,143 @@ int found_secure_tail(Found *found)
         return r ?: disk_write(file, bytes.data, bytes.len, last->offset, DISK_DSYNC);
 }
 
+static bool is_whole(const Found *found, unsigned slot)
+{
+        uint64_t size;
+
+        return disk_get_size(found->segments[slot], &size) == 0 &&
+               size == found->store->options.segment_size;
+}
+
+/* A segment of the right size that holds nothing which counts; one is made where there is none. */
+static bool get_free_segment(const Found *found, const bool *live)
+{
+        const StoreOptions *options = &found->store->options;
+        _cleanup_(disk_close_p) DiskFile *file = NULL;
+        unsigned absent = options->n_segments;
+
+        for (unsigned i = options->n_segments; i-- > 0;) {
+                if (!found->segments[i])
+                        absent = i;
+                else if (!live[i] && is_whole(found, i))
+                        return true;
+        }
+        return absent < options->n_segments &&
+               journal_make_segment(found->store, absent, &file) == 0;
+}
+
+/*
+ * Whether the journal can go on while it is redone: what is written then is of the same kind, and
+ * has room.
+ */
+static bool may_be_late(const Found *found)
+{
+        const StoreOptions *options = &found->store->options;
+        uint64_t flags = found->store->archive_path ? EPOCH_UNDO : 0;
+        bool live[ELEMENTSOF(found->segments)] = {};
+        unsigned n_live = 0, n_eras = 0;
+
+        if (!options->late_max || !found->n_batches ||
+                found->epoch.segment_size != options->segment_size)
+                return false;
+        for (size_t i = 0; i < found->n_batches; i++) {
+                const FoundBatch *batch = &found->batches[i];
+
+                /* One that a killed process had not made to its end may have got shorter. */
+                if (batch->slot >= options->n_segments ||
+                        (!live[batch->slot] && !is_whole(found, batch->slot)) ||
+                        found_get_era(found, batch->era).flags != flags)
+                        return false;
+                n_eras += !i || batch->era != batch[-1].era;
+                n_live += !live[batch->slot];
+                live[batch->slot] = true;
+        }
+        return n_eras <= EPOCH_EARLIER_MAX && n_live + LATE_FREE <= options->n_segments &&
+               get_free_segment(found, live);
+}
+
+static int redo_all(Store *store, Found *found)
+{
+        EpochFile epoch;
+        int r = redo_run(found);
+
+        r = r ?: archive_found(found);
+        r = r ?: found_switch_epoch(found, false, &epoch);
+        r = r ?: remove_leftovers(store, NULL);
+        r = r ?: journal_open(store, &epoch, NULL);
+        if (r || !store->stats.redone_commits)
+                return r;
+        store_log(store, LOG_INFO,
+                "replayed %llu commits of %llu objects from the journal, up to LSN %llu",
+                (unsigned long long)store->stats.redone_commits,
+                (unsigned long long)store->stats.redone_objects,
+                (unsigned long long)found->last_lsn);
+        return 0;
+}
+
+static void take_spills(Store *store, Redo *redo)
+{
+        List *link;
+
+        while ((link = list_pop(&redo->spills))) {
+                store->stats.spill_bytes += list_entry(link, Spill, link)->size;
+                list_append(&store->spills, link);
+        }
+}
+
+/* -E2BIG: redo_all() it is. */
+static int redo_late(Store *store, LateRedo *late)
+{
+        EpochFile epoch;
+        int r = redo_plan(&late->redo);
+
+        r = r ?: found_switch_epoch(&late->found, true, &epoch);
+        r = r ?: remove_leftovers(store, &late->redo.spills);
+        r = r ?: journal_open(store, &epoch, &late->found);
+        if (r)
+                return r;
+        free(TAKE_PTR(late->found.buffer));
+        late->found.buffer_room = 0;
+        take_spills(store, &late->redo);
+        store->stats.redo_left = late->redo.files.len;
+        if (store->stats.redo_left)
+                store_log(store, LOG_INFO,
+                        "the journal has commits of %zu objects up to LSN %llu: each is replayed "
+                        "before it is used",
+                        late->redo.files.len, (unsigned long long)late->found.last_lsn);
+        return 0;
+}
+
 int store_recover(Store *store)
 {
-        _cleanup_(found_done) Found found = { .store = store };
-        uint64_t start = disk_clock_monotonic(store->disk);
-        EpochFile epoch;
-        int r = found_open(&found);
+        _cleanup_(late_free_p) LateRedo *late = calloc(1, sizeof *late);
+        uint64_t started = disk_clock_monotonic(store->disk);
+        Found *found;
+        int r;
 
-        r = r ?: found_check_objects(&found);
-        r = r ?: found_secure_tail(&found);
-        r = r ?: redo_run(&found);
-        r = r ?: archive_found(&found);
-        r = r ?: found_switch_epoch(&found, &epoch);
-        r = r ?: remove_leftovers(store);
-        r = r ?: journal_open(store, &epoch);
-        if (!r)
-                archive_begin(store, &epoch);
-        store->stats.redo_ns = disk_clock_monotonic(store->disk) - start;
-        if (!r && store->stats.redone_commits)
-                store_log(store, LOG_INFO,
-                        "replayed %llu commits of %llu objects from the journal, up to LSN %llu",
-                        (unsigned long long)store->stats.redone_commits,
-                        (unsigned long long)store->stats.redone_objects,
-                        (unsigned long long)found.last_lsn);
-        return r;
+        if (!late)
+                return -ENOMEM;
+        found = &late->found;
+        found->store = store;
+        late->started = started;
+        redo_init(&late->redo, found);
+        r = found_open(found);
+        r = r ?: found_check_objects(found);
+        r = r ?: found_secure_tail(found);
+        if (r)
+                return r;
+        r = may_be_late(found) ? redo_late(store, late) : -E2BIG;
+        if (r == -E2BIG) {
+                /* Its locks go first. */
+                redo_done(&late->redo);
+                redo_init(&late->redo, found);
+                r = redo_all(store, found);
+        } else if (!r) {
+                late_begin(store, TAKE_PTR(late));
+        }
+        if (r)
+                return r;
+        archive_begin(store);
+        store->stats.redo_ns = disk_clock_monotonic(store->disk) - started;
+        return 0;
 }

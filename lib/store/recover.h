@@ -5,7 +5,8 @@
  * What recovery reads from the journal, and its redo into the database files
  *
  * recover.c finds the batches that count and reports damage; redo.c applies their records. Both
- * only read the journal: segments are touched again when the epoch has been switched.
+ * only read the journal: segments are touched again when nothing in them is needed any more, which
+ * is when the epoch has been switched, or, where objects are redone late, when they are retired.
  *
  * Damage ends it with -EUCLEAN, unless `cut` is set: then what lies before the damage is redone,
  * and `damage` and `cut_lsn` say where that ends (check-journal.c, salvage.c).
@@ -18,6 +19,7 @@
 typedef struct FoundBatch {
         BatchHeader header;
         unsigned slot;
+        unsigned era; /* which epoch it is of: the earlier ones are 0, 1, ..., then the last */
         uint64_t offset;
 } FoundBatch;
 
@@ -65,8 +67,14 @@ int found_guess(Found *found);
 char *found_segment_path(const Found *found, unsigned slot);
 /* Invariant 2: the last batch is durable before any of it is redone. */
 int found_secure_tail(Found *found);
-/* The new epoch file takes the old one's place: from here on what the segments hold is void. */
-int found_switch_epoch(Found *found, EpochFile *ret);
+/* The epoch of an era; the last has no last batch yet, which is then UINT64_MAX. */
+EarlierEpoch found_get_era(const Found *found, unsigned era);
+/*
+ * The new epoch file takes the old one's place. From here on what the segments hold is void, or,
+ * with `keep`, what it is now and nothing that may still appear in them: the epochs of the batches
+ * go on as earlier ones (there must be room for them).
+ */
+int found_switch_epoch(Found *found, bool keep, EpochFile *ret);
 /* The bytes of a batch, in found->buffer. */
 int found_read(Found *found, const FoundBatch *batch, Slice *ret);
 /*

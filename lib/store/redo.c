@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "lib/store/recover.h"
+#include "lib/store/redo.h"
 
 #include "lib/store/crc32c.h"
 #include "lib/store/delta.h"
@@ -18,31 +18,17 @@
 #define LOCK_OFFSET 0x40000000u
 #define LOCK_LEN 512u
 #define IMAGES_MAX (UINT64_C(64) << 20)
+/* Several objects may be redone one by one at the same time. */
+#define IMAGES_MAX_ONE (UINT64_C(8) << 20)
 #define SYNC_ONE_BY_ONE 16u
 /* Descriptors at a time; with more files than that all are closed in between. */
 #define FILES_MAX 512u
 /* Of a record: nothing from here on is applied. */
 #define REDO_END 1
-
-typedef struct RedoFile {
-        MapNode map;
-        List link;
-        char *path;
-        DiskFile *file;
-        Map images;
-        uint32_t page_size, db_pages;
-        uint64_t void_before; /* records before this LSN are void: the last DELETE's */
-        bool is_deleted, is_touched;
-        bool was_opened; /* it is there; it may have been closed since */
-        bool is_lost;    /* not there, or left as it is: what needs it is left out */
-} RedoFile;
-
-/* Objects have many more numbers than a journal has objects. */
-typedef struct RedoNumber {
-        MapNode map;
-        uint32_t number;
-        RedoFile *file;
-} RedoNumber;
+/* More than that, and the journal is redone as a whole. */
+#define RECORDS_MAX (UINT64_C(4) << 20)
+/* What is read of a record before its length is known. */
+#define RECORD_FIRST 512u
 
 typedef struct Image {
         MapNode map;
@@ -50,24 +36,12 @@ typedef struct Image {
         unsigned char bytes[];
 } Image;
 
-typedef struct VoidRange {
-        uint32_t object;
-        uint64_t from, to;
-} VoidRange;
-
-typedef struct Redo {
-        Found *found;
-        Store *store;
-        Map files;
-        List file_list;
-        size_t n_files, n_open;
-        Map numbers; /* of RedoNumber */
-        VoidRange *voids;
-        size_t n_voids;
-        uint64_t image_bytes, next_lsn, apply_lsn;
-        unsigned slot; /* of the batch at hand, for reports */
-        uint64_t offset;
-} Redo;
+/* Objects have many more numbers than a journal has objects. */
+typedef struct RedoNumber {
+        MapNode map;
+        uint32_t number;
+        RedoFile *file;
+} RedoNumber;
 
 static void free_image(MapNode *map, void *data)
 {
@@ -87,23 +61,39 @@ static void free_number(MapNode *map, void *data)
         free(CONTAINER_OF(map, RedoNumber, map));
 }
 
-static void redo_done(Redo *redo)
+void redo_drop_file(Redo *redo, RedoFile *file)
+{
+        list_unlink(&file->link);
+        map_remove(&redo->files, &file->map);
+        drop_images(redo, file);
+        map_done(&file->images);
+        disk_close(file->file);
+        free(file->records);
+        free(file->path);
+        free(file);
+}
+
+void redo_init(Redo *redo, Found *found)
+{
+        *redo = (Redo){ .found = found, .store = found->store, .images_max = IMAGES_MAX };
+        map_init(&redo->files);
+        map_init(&redo->numbers);
+        list_init(&redo->file_list);
+        list_init(&redo->spills);
+}
+
+void redo_done(Redo *redo)
 {
         List *link;
 
-        while ((link = list_pop(&redo->file_list))) {
-                RedoFile *file = list_entry(link, RedoFile, link);
-
-                drop_images(redo, file);
-                map_done(&file->images);
-                disk_close(file->file);
-                free(file->path);
-                free(file);
-        }
+        while ((link = list_first(&redo->file_list)))
+                redo_drop_file(redo, list_entry(link, RedoFile, link));
         map_done(&redo->files);
         map_for_each(&redo->numbers, free_number, NULL);
         map_done(&redo->numbers);
         free(redo->voids);
+        while ((link = list_pop(&redo->spills)))
+                free(list_entry(link, Spill, link));
 }
 
 #define BAD(_redo, ...) found_damage((_redo)->found, (_redo)->slot, (_redo)->offset, __VA_ARGS__)
@@ -258,10 +248,58 @@ static bool is_beyond(const Redo *redo, uint64_t lsn)
         return redo->found->cut_lsn && lsn >= redo->found->cut_lsn;
 }
 
+static int note_spill(Redo *redo, const Record *record)
+{
+        Spill *spill;
+        SpillRef ref;
+
+        if (!(record->flags & RECORD_SPILL) || spill_decode(record->payload, &ref))
+                return 0;
+        spill = calloc(1, sizeof *spill);
+        if (!spill)
+                return -ENOMEM;
+        *spill = (Spill){
+                .file = ref.file, .size = ref.size, .segment = redo->batch->header.segment
+        };
+        list_init(&spill->link);
+        list_append(&redo->spills, &spill->link);
+        return 0;
+}
+
+/* For a late redo. */
+static int note_record(Redo *redo, RedoFile *file, const Record *record)
+{
+        const unsigned char *at = (const unsigned char *)redo->record.data;
+
+        /* What was before is void. */
+        if (record->type == RECORD_DELETE)
+                file->n_records = 0;
+        if (!file->n_records)
+                file->first_segment = redo->batch->header.segment;
+        if (++redo->n_records > RECORDS_MAX)
+                return -E2BIG;
+        if (file->n_records == file->room) {
+                size_t room = file->room + file->room / 2 + 4;
+                RedoRecord *records = realloc(file->records, room * sizeof *records);
+
+                if (!records)
+                        return -ENOMEM;
+                file->records = records;
+                file->room = room;
+        }
+        file->records[file->n_records++] = (RedoRecord){
+                .batch = (uint32_t)(redo->batch - redo->found->batches),
+                .block = (uint32_t)((size_t)(at - redo->found->buffer) / RECORD_ALIGN),
+                .crc = crc32c(0, redo->record.data, redo->record.len),
+        };
+        return note_spill(redo, record);
+}
+
 static int learn_one(Redo *redo, const Record *record)
 {
         _cleanup_(disk_close_p) DiskFile *spill = NULL;
         RedoFile *file;
+        int r = 0;
 
         if (record->lsn != redo->next_lsn)
                 return BAD(redo, "LSN %llu where %llu ought to be", (unsigned long long)record->lsn,
@@ -271,8 +309,16 @@ static int learn_one(Redo *redo, const Record *record)
         file = find_file(redo, record);
         if (!file)
                 return BAD(redo, "object %u has no name", record->object);
+        if (redo->is_late && record->type != RECORD_CANCEL)
+                r = note_record(redo, file, record);
+        if (r)
+                return r;
         switch (record->type) {
+        case RECORD_CREATE:
+                file->is_made = true;
+                return 0;
         case RECORD_TXN:
+                file->is_needed |= !file->is_made;
                 return record->flags & RECORD_SPILL ? check_spill(redo, record, &spill)
                                                     : check_pages(redo, record);
         case RECORD_CANCEL:
@@ -280,6 +326,8 @@ static int learn_one(Redo *redo, const Record *record)
         case RECORD_DELETE:
                 if (!is_beyond(redo, record->lsn))
                         file->void_before = record->lsn;
+                file->is_needed = false;
+                file->is_made = true;
                 return 0;
         default:
                 return 0;
@@ -355,13 +403,17 @@ static int remove_foreign_log(Redo *redo, const RedoFile *file)
 
 static int make_file(Redo *redo, RedoFile *file)
 {
-        char *slash = strrchr(file->path, '/');
-        int r;
+        /* A copy: others look for the path meanwhile. */
+        _cleanup_(free_p) char *folder =
+                slice_dup(slice_of(file->path, (size_t)(strrchr(file->path, '/') - file->path)));
+        int r = folder ? store_make_folder(redo->store->disk, folder) : -ENOMEM;
 
-        *slash = '\0';
-        r = store_make_folder(redo->store->disk, file->path);
-        *slash = '/';
         return r ?: disk_open(redo->store->disk, file->path, DISK_CREATE, &file->file);
+}
+
+static bool is_out_of_files(int error)
+{
+        return error == -EMFILE || error == -ENFILE;
 }
 
 static int open_file(Redo *redo, RedoFile *file, bool create)
@@ -370,7 +422,7 @@ static int open_file(Redo *redo, RedoFile *file, bool create)
 
         if (file->file)
                 return 0;
-        if (redo->n_open >= FILES_MAX)
+        if (redo->n_open >= FILES_MAX && !redo->is_late)
                 close_files(redo);
         r = disk_open(redo->store->disk, file->path, create ? DISK_CREATE : 0, &file->file);
         if (r == -ENOENT && create)
@@ -388,20 +440,24 @@ static int open_file(Redo *redo, RedoFile *file, bool create)
                         file->path);
                 return -EUCLEAN;
         }
-        if (r)
+        if (r && !(redo->is_late && is_out_of_files(r)))
                 store_log(redo->store, LOG_ERR,
                         "%s cannot be opened, but the journal has commits for it: %s; nothing was "
                         "changed",
                         file->path, strerror(-r));
-        redo->n_open += r == 0;
-        r = r ?: disk_lock(file->file, LOCK_OFFSET, LOCK_LEN);
+        if (r)
+                return r;
+        r = disk_lock(file->file, LOCK_OFFSET, LOCK_LEN);
         if (r == -EAGAIN) {
                 store_log(redo->store, LOG_ERR,
                         "%s is locked by another program; the journal must be replayed into it",
                         file->path);
-                return -EBUSY;
+                r = -EBUSY;
         }
         r = r ?: remove_foreign_log(redo, file);
+        if (r)
+                file->file = disk_close(file->file);
+        redo->n_open += r == 0;
         file->was_opened |= r == 0;
         return r;
 }
@@ -427,7 +483,7 @@ static int write_images(Redo *redo, RedoFile *file)
         for (size_t i = 0; !r && i < list.n; i++) {
                 r = disk_write(file->file, images[i]->bytes, file->page_size,
                         (uint64_t)(images[i]->number - 1) * file->page_size, 0);
-                redo->store->stats.redone_pages += r == 0;
+                redo->n_pages += r == 0;
         }
         if (!r)
                 drop_images(redo, file);
@@ -438,6 +494,8 @@ static int write_all_images(Redo *redo)
 {
         int r = 0;
 
+        if (redo->only)
+                return write_images(redo, redo->only);
         list_for_each(link, &redo->file_list) {
                 r = write_images(redo, list_entry(link, RedoFile, link));
                 if (r)
@@ -523,7 +581,7 @@ static int apply_spill(Redo *redo, RedoFile *file, const Record *record)
                 page.bytes = slice_of(entry + 4, record->page_size);
                 r = page.number ? apply_page(redo, file, &page)
                                 : BAD(redo, "a spill file has no page number");
-                if (!r && redo->image_bytes > IMAGES_MAX)
+                if (!r && redo->image_bytes > redo->images_max)
                         r = write_all_images(redo);
         }
         return r;
@@ -552,7 +610,7 @@ static int apply_txn(Redo *redo, RedoFile *file, const Record *record)
                 r = page_decode(&rest, record->page_size, &page);
                 r = r ?: apply_page(redo, file, &page);
         }
-        redo->store->stats.redone_commits += !(record->flags & RECORD_COPY);
+        redo->n_commits += !(record->flags & RECORD_COPY);
         return r;
 }
 
@@ -613,11 +671,26 @@ static int walk_batch(Redo *redo, const FoundBatch *batch, RecordFn fn)
 
         redo->slot = batch->slot;
         redo->offset = batch->offset;
+        redo->batch = batch;
         if (r)
                 return r == -EBADMSG ? BAD(redo, "the batch has changed while it was read") : r;
+        /* Epochs may have a gap between their numbers. */
+        if (batch->era != redo->era && fn == learn_record &&
+                batch->header.first_lsn < redo->next_lsn)
+                return BAD(redo, "its epoch begins with LSN %llu, which is not new",
+                        (unsigned long long)batch->header.first_lsn);
+        if (batch->era != redo->era)
+                redo->next_lsn = redo->apply_lsn = batch->header.first_lsn;
+        redo->era = batch->era;
         rest = slice_skip(bytes, BATCH_HEADER_SIZE);
-        while ((r = record_decode(&rest, &record)) == 0) {
+        for (;;) {
+                Slice before = rest;
+
+                r = record_decode(&rest, &record);
+                if (r)
+                        break;
                 n++;
+                redo->record = slice_head(before, before.len - rest.len);
                 r = fn(redo, &record);
                 if (r)
                         return r;
@@ -628,8 +701,8 @@ static int walk_batch(Redo *redo, const FoundBatch *batch, RecordFn fn)
         if (r != -ENODATA || n != batch->header.n_records)
                 return BAD(redo, "record %u of batch %llu does not decode", n,
                         (unsigned long long)batch->header.batch);
-        redo->store->stats.redo_bytes += batch->header.len;
-        return redo->image_bytes > IMAGES_MAX ? write_all_images(redo) : 0;
+        redo->n_bytes += batch->header.len;
+        return redo->image_bytes > redo->images_max ? write_all_images(redo) : 0;
 }
 
 /* Up to the last record that checks. */
@@ -663,7 +736,7 @@ static int finish_file(Redo *redo, RedoFile *file)
         }
         if (!file->is_touched || file->is_lost)
                 return 0;
-        redo->store->stats.redone_objects++;
+        redo->n_objects++;
         r = open_file(redo, file, false);
         r = r ?: write_images(redo, file);
         if (!r && file->db_pages)
@@ -696,17 +769,46 @@ static int sync_files(Redo *redo)
         return r;
 }
 
+static void begin(Redo *redo)
+{
+        const Found *found = redo->found;
+
+        if (!found->n_batches)
+                return;
+        redo->next_lsn = redo->apply_lsn = found->batches[0].header.first_lsn;
+        redo->era = found->batches[0].era;
+}
+
+static void note_last(Redo *redo)
+{
+        Found *found = redo->found;
+
+        if (redo->next_lsn > found->epoch.first_lsn)
+                found->last_lsn = MAX(found->last_lsn, redo->next_lsn - 1);
+}
+
+static void add_stats(const Redo *redo)
+{
+        Store *store = redo->store;
+        StoreStats *stats = &store->stats;
+
+        store_lock(store);
+        stats->redone_commits += redo->n_commits;
+        stats->redone_pages += redo->n_pages;
+        stats->redone_objects += redo->n_objects;
+        stats->redo_bytes += redo->n_bytes;
+        store_unlock(store);
+}
+
 int redo_run(Found *found)
 {
-        _cleanup_(redo_done) Redo redo = { .found = found, .store = found->store };
-        int r = 0;
+        _cleanup_(redo_done) Redo redo;
+        int r;
 
-        map_init(&redo.files);
-        map_init(&redo.numbers);
-        list_init(&redo.file_list);
-        if (found->n_batches)
-                redo.next_lsn = redo.apply_lsn = found->batches[0].header.first_lsn;
+        redo_init(&redo, found);
+        begin(&redo);
         r = learn_all(&redo);
+        begin(&redo);
         /* Numbers are names within the pass: an object has one from its first NAME on. */
         for (size_t i = 0; !r && i < found->n_batches; i++)
                 r = walk_batch(&redo, &found->batches[i], apply_record);
@@ -716,7 +818,134 @@ int redo_run(Found *found)
                 r = r ?: finish_file(&redo, list_entry(link, RedoFile, link));
         }
         r = r ?: sync_files(&redo);
-        if (redo.next_lsn > found->epoch.first_lsn)
-                found->last_lsn = MAX(found->last_lsn, redo.next_lsn - 1);
+        note_last(&redo);
+        add_stats(&redo);
+        return r;
+}
+
+/* Late */
+
+/* Takes its lock, and sees that it is there. */
+static int hold_file(Redo *redo, RedoFile *file)
+{
+        uint64_t size;
+        int r = file->is_needed ? 0 : disk_stat_size(redo->store->disk, file->path, &size);
+
+        if (r)
+                return r == -ENOENT ? 0 : r;
+        r = open_file(redo, file, false);
+        return is_out_of_files(r) ? -E2BIG : r;
+}
+
+int redo_plan(Redo *redo)
+{
+        int r;
+
+        redo->is_late = true;
+        begin(redo);
+        r = learn_all(redo);
+        list_for_each_safe(link, &redo->file_list) {
+                RedoFile *file = list_entry(link, RedoFile, link);
+
+                if (r)
+                        break;
+                if (!file->n_records) {
+                        redo_drop_file(redo, file);
+                        continue;
+                }
+                r = redo->n_files <= redo->store->options.late_max ? hold_file(redo, file) : -E2BIG;
+        }
+        note_last(redo);
+        if (!r)
+                add_stats(redo);
+        redo->n_bytes = 0;
+        return r;
+}
+
+/* The bytes of a record, malloc'd. */
+static int read_record(const Found *found, const RedoRecord *at, Slice *ret)
+{
+        const FoundBatch *batch = &found->batches[at->batch];
+        uint64_t within = (uint64_t)at->block * RECORD_ALIGN;
+        size_t room = MIN(batch->header.len - within, (uint64_t)RECORD_FIRST), got;
+        char *bytes = malloc(room);
+        DiskFile *segment = found->segments[batch->slot];
+        uint32_t len;
+        int r = bytes ? disk_read(segment, bytes, room, batch->offset + within, &got) : -ENOMEM;
+
+        if (!r && got < RECORD_HEADER_SIZE)
+                r = -EBADMSG;
+        len = r ? 0 : get_le32(bytes + 4);
+        if (!r && (len < RECORD_HEADER_SIZE || len > batch->header.len - within))
+                r = -EBADMSG;
+        if (!r && len > got) {
+                char *more = realloc(bytes, len);
+
+                bytes = more ?: bytes;
+                r = more ? disk_read(segment, bytes, len, batch->offset + within, &got) : -ENOMEM;
+        }
+        if (!r && (got < len || crc32c(0, bytes, len) != at->crc))
+                r = -EBADMSG;
+        if (r) {
+                free(bytes);
+                return r;
+        }
+        *ret = slice_of(bytes, len);
+        return 0;
+}
+
+static int apply_noted(Redo *redo, const Redo *plan, RedoFile *file, const RedoRecord *at)
+{
+        Slice bytes, rest;
+        Record record;
+        int r = read_record(plan->found, at, &bytes);
+
+        redo->slot = plan->found->batches[at->batch].slot;
+        redo->offset = plan->found->batches[at->batch].offset;
+        if (r)
+                return r == -EBADMSG ? BAD(redo, "the batch has changed while it was read") : r;
+        rest = bytes;
+        r = record_decode(&rest, &record);
+        if (r)
+                r = BAD(redo, "a record does not decode");
+        else if (is_void(redo, file, &record))
+                r = 0;
+        else if (record.type == RECORD_CREATE)
+                r = apply_create(redo, file);
+        else if (record.type == RECORD_TXN)
+                r = apply_txn(redo, file, &record);
+        else if (record.type == RECORD_DELETE)
+                r = apply_delete(redo, file);
+        free((void *)(uintptr_t)bytes.data);
+        return r ?: redo->image_bytes > redo->images_max ? write_images(redo, file) : 0;
+}
+
+int redo_one(const Redo *plan, RedoFile *file)
+{
+        Found found = { .store = plan->store, .cut = true };
+        Redo redo;
+        int r = 0;
+
+        redo_init(&redo, &found);
+        redo.only = file;
+        redo.images_max = IMAGES_MAX_ONE;
+        redo.voids = plan->voids;
+        redo.n_voids = plan->n_voids;
+        /* It may be the second try. */
+        file->page_size = file->db_pages = 0;
+        file->is_deleted = file->is_touched = file->is_lost = false;
+        for (size_t i = 0; !r && i < file->n_records; i++)
+                r = apply_noted(&redo, plan, file, &file->records[i]);
+        r = r ?: finish_file(&redo, file);
+        if (r)
+                drop_images(&redo, file);
+        if (r == -EUCLEAN)
+                store_complain(plan->store, file->path,
+                        "cannot be redone: segment-%02u at offset %llu: %s", found.damage.slot,
+                        (unsigned long long)found.damage.offset, found.damage.text);
+        if (!r)
+                add_stats(&redo);
+        redo.voids = NULL;
+        redo_done(&redo);
         return r;
 }

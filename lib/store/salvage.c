@@ -242,7 +242,7 @@ static int salvage_found(Salvage *salvage, Found *found)
         r = r ?: move_segments(salvage, found);
         r = r ?: move_spills(salvage);
         leave_gap(salvage, found);
-        return r ?: found_switch_epoch(found, &epoch);
+        return r ?: found_switch_epoch(found, false, &epoch);
 }
 
 static void no_log(int priority, const char *line, void *data)

@@ -32,7 +32,12 @@ int segment_list(Store *store, LiveSegment **ret, size_t *ret_n)
         store_lock(store);
         for (unsigned i = 0; i < journal->n_segments; i++)
                 if (journal->segments[i].state == SEGMENT_LIVE)
-                        segments[n++] = (LiveSegment){ journal->segments[i].number, i };
+                        segments[n++] = (LiveSegment){
+                                .number = journal->segments[i].number,
+                                .slot = i,
+                                .epoch = journal->eras[journal->segments[i].era].epoch,
+                                .end = journal->segments[i].end,
+                        };
         store_unlock(store);
         qsort(segments, n, sizeof *segments, compare_segments);
         *ret = segments;
@@ -98,9 +103,11 @@ static int read_batch(Reader *reader, Slice *ret)
         uint32_t len;
         int r = reserve(reader, DISK_BLOCK);
 
+        if (!r && reader->offset >= reader->segment->end)
+                return -ENODATA;
         r = r ?: disk_read(reader->file, reader->bytes, DISK_BLOCK, reader->offset, &got);
         r = r ?: batch_decode_header(slice_of(reader->bytes, got), &reader->header);
-        if (!r && (reader->header.epoch != reader->store->journal.epoch ||
+        if (!r && (reader->header.epoch != reader->segment->epoch ||
                           reader->header.segment != reader->segment->number))
                 r = -EBADMSG;
         if (r)

@@ -50,6 +50,7 @@ enum {
         SABOTAGE_ARCHIVE = 4096,       /* 8: segments go without a file in the archive */
         SABOTAGE_UNDO = 8192,          /* what was before a page is left out */
         SABOTAGE_ARCHIVE_SYNC = 16384, /* 8: what is in the archive is not synced */
+        SABOTAGE_LATE = 32768,         /* 5: segments go though something is still to be redone */
 };
 
 #define NO_SEGMENT UINT64_MAX
@@ -64,6 +65,7 @@ enum {
 
 typedef struct Node Node;
 typedef struct Archive Archive;
+typedef struct LateRedo LateRedo;
 
 typedef enum SegmentState {
         SEGMENT_ABSENT, /* no file yet */
@@ -75,7 +77,10 @@ typedef struct Segment {
         SegmentState state;
         DiskFile *file;
         uint64_t number;
-        uint64_t last_lsn; /* of its records, or 0 */
+        uint64_t last_lsn;  /* of its records, or 0 */
+        uint64_t first_lsn; /* the same; known of those alone that recovery found */
+        uint64_t end; /* where the batches end that count; UINT64_MAX: where the last one does */
+        unsigned era; /* of the journal's */
 } Segment;
 
 typedef struct Batch {
@@ -96,7 +101,9 @@ typedef struct Journal {
         uint64_t segment_size;
         uint64_t offset; /* in the current segment, where the next batch begins */
         uint64_t epoch, last_segment, last_batch, last_lsn;
-        uint64_t first_lsn, last_before; /* of the epoch; of the record before it, or 0 */
+        /* The epochs that live segments are of, the oldest first; the last is the one written. */
+        EarlierEpoch eras[EPOCH_EARLIER_MAX + 1];
+        unsigned n_eras;
         /* The low-water mark: what it is to be, for batches that go up to this LSN or beyond; what
          * the last batch said; what is durable. */
         uint64_t low, low_lsn, said_low, durable_low;
@@ -242,6 +249,9 @@ struct Store {
 
         /* The background's. */
         atomic_bool draining;
+        LateRedo *late; /* late-redo.h; NULL when nothing is left */
+        atomic_bool is_late;
+        bool late_turn; /* its step comes first */
         uint64_t retire_round;
         uint64_t wal_peak;             /* of wal_bytes, since memory was given back */
         bool no_segment_logged, retry; /* something failed that may succeed later */
@@ -280,8 +290,16 @@ int store_make_folder(Disk *disk, const char *path);
  * been killed before it synced them. */
 int store_sync_name(Store *store, const char *path);
 
-/* recover.c: redoes, switches the epoch, opens the segments. */
+/* recover.c: redoes, or plans to, switches the epoch, opens the segments. */
 int store_recover(Store *store);
+
+/* late-redo.c */
+/* An object that is still to be redone is, before this returns. -EAGAIN: another program has its
+ * file. No lock may be held. */
+int late_ensure(Store *store, const char *path);
+bool late_is_going(Store *store);
+/* Background: 1 when something was done. */
+int late_step(Store *store);
 
 /* journal.c; all take the store's mutex themselves. */
 typedef struct JournalAppend {
@@ -314,13 +332,20 @@ bool journal_is_busy(const Journal *journal);
 unsigned journal_count_segments(const Journal *journal, SegmentState state);
 /* What a commit of len bytes may still use of the current segment, behind the filling batch. */
 uint64_t journal_get_rest(const Journal *journal);
-int journal_open(Store *store, const EpochFile *epoch);
+struct Found;
+/* kept: the segments of its batches stay as they are until they are retired; NULL: none do. */
+int journal_open(Store *store, const EpochFile *epoch, const struct Found *kept);
 void journal_close(Store *store);
+/* A new file of zeros, synced with its name. */
+int journal_make_segment(Store *store, unsigned slot, DiskFile **ret);
 /* Makes one more segment ready: 1 when it did, 0 when none is needed. Background. */
 int journal_prepare_segment(Store *store);
 /* Says in the next batch that segments below low are done with. */
 void journal_set_low(Store *store, uint64_t low);
 uint64_t journal_get_current(Store *store);
+/* The current segment, or the next where that one is of an earlier epoch; the store's mutex is
+ * held. */
+uint64_t journal_get_own(const Journal *journal);
 
 /* room.c */
 /* Whether what the node's object has left of its room is enough for a commit of so many bytes; the
@@ -354,6 +379,9 @@ void node_ref(Node *node);                       /* store's mutex held */
 /* As node_open(), for a connection; given back with node_close_handle(). */
 int node_open_handle(Store *store, const char *path, bool create, Node **ret);
 void node_close_handle(Node *node);
+/* Of a file that has been redone, is locked and not synced: it needs what is in that segment and
+ * those after it. Takes the file, unless it fails. */
+int node_adopt(Store *store, const char *path, DiskFile **file, uint64_t first_segment);
 bool node_has_handles(Node *node);
 /* The folders of an object's file are there. */
 int node_note_folders(Store *store, const char *path);

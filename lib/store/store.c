@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "lib/store/archive.h"
+#include "lib/store/late-redo.h"
 
 #include "lib/store/crc32c.h"
 
@@ -264,6 +265,7 @@ void store_free(Store *store)
 {
         List *link;
 
+        store->late = late_free(store->late);
         archive_done(store);
         journal_close(store);
         while ((link = list_first(&store->node_list))) {
@@ -542,8 +544,9 @@ int store_delete(Store *store, const char *path)
         bool tells = store->archive_path;
         Node *node;
         uint64_t size;
-        int r = disk_stat_size(store->disk, path, &size);
+        int r = late_ensure(store, path);
 
+        r = r ?: disk_stat_size(store->disk, path, &size);
         r = r ?: node_open(store, path, false, &node);
         if (r)
                 return r;
@@ -572,10 +575,12 @@ int store_delete(Store *store, const char *path)
 
 int store_find_object(Store *store, const char *path)
 {
-        Node *node = node_find(store, path);
         uint64_t size = 0;
-        int r = 0;
+        int r = late_ensure(store, path);
+        Node *node = r ? NULL : node_find(store, path);
 
+        if (r)
+                return r;
         if (node) {
                 node_lock(node);
                 size = !node->deleted && (!node->is_new || atomic_load(&node->captured));

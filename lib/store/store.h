@@ -4,11 +4,12 @@
 /*
  * The storage engine of one slot: one journal for all its objects, and SQLite's default VFS
  *
- * store_open() takes the slot's journal folder, redoes what the journal holds into the database
- * files, and makes the VFS "durable" SQLite's default: whoever opens a file below the objects
- * folder in this process, in C or from Python, is on it; other files fall through to SQLite's unix
- * VFS. The VFS keeps WAL and wal-index in heap, captures each commit into the journal's filling
- * batch, and never lets SQLite write a database file: the background work alone does that.
+ * store_open() takes the slot's journal folder, sees to it that what the journal holds is in a
+ * database file before that is used, and makes the VFS "durable" SQLite's default: whoever opens a
+ * file below the objects folder in this process, in C or from Python, is on it; other files fall
+ * through to SQLite's unix VFS. The VFS keeps WAL and wal-index in heap, captures each commit into
+ * the journal's filling batch, and never lets SQLite write a database file: the background work
+ * alone does that.
  *
  *     runner: COMMIT -> capture -> filling batch --loop: one write in flight--> flushed
  *     background: flushed commits -> database files -> sync -> low-water mark -> segment reused
@@ -25,9 +26,15 @@
  * 4. The batch that carries the new low-water mark is durable before a segment is overwritten
  *    (journal.c frees segments at the completion of that batch alone).
  * 5. Recovery writes the journal's last batch once more, durably, since what a killed process left
- *    can be read and yet be lost; it redoes, syncs files and folders, switches the epoch (write,
- *    sync, rename, sync the folder), and only then touches segments; it may be cut anywhere and
- *    begun again (recover.c, redo.c).
+ *    can be read and yet be lost; it redoes, syncs files and folders, and only then touches
+ *    segments; it may be cut anywhere and begun again. It does so in one of two ways. As a whole:
+ *    then the epoch is switched (write, sync, rename, sync the folder) after the sync and before
+ *    segments are touched (recover.c, redo.c). Or late, with late_max: the epoch is switched first,
+ *    and the new epoch file says up to which batch the earlier epochs count; their segments stay as
+ *    they are, the journal goes on in others. An object is redone before it is opened, or by the
+ *    background; while one is left no segment is retired, and after that invariant 3 holds for what
+ *    was redone as for what is written behind (late-redo.c). A recovery after that takes all epochs
+ *    as one row.
  * 6. A failed write of the journal or sync of a database file or its folder ends the store: it
  *    fails for good, waiters are told, nothing more is written, and the successor replays
  *    (store_fail()).
@@ -73,6 +80,10 @@ typedef struct StoreOptions {
         uint64_t wal_total_max;
         uint64_t spill_size;    /* page sets beyond it go to a file of their own; 0: 16 MiB */
         unsigned checkpoint_at; /* frames of an object's WAL that make it due; 0: 128 */
+        /* Objects that may be redone after store_open(), each with an open file until then: before
+         * it is opened, or by background steps. Where there are more, or the journal has no room
+         * meanwhile, and with 0, all are redone before store_open() returns. */
+        unsigned late_max;
         /* Any thread: something waits to be written while nothing is in flight: the loop calls
          * store_loop_flush(). Called under no lock. */
         void (*wake)(void *data);
@@ -99,8 +110,9 @@ typedef struct StoreStats {
         uint64_t archived_segments, archive_ns;                /* written, and the time that took */
         uint64_t archive_gaps;                                 /* segments that could not be read */
         uint64_t archive_pruned, archive_files, archive_bytes; /* files removed; those there now */
-        /* What store_open() redid. */
+        /* What was redone of what store_open() found, and the time it took; objects left. */
         uint64_t redone_commits, redone_pages, redone_objects, redo_bytes, redo_ns;
+        uint64_t redo_left;
 } StoreStats;
 
 /*

@@ -240,8 +240,11 @@ answer = [rows("SELECT count(*) FROM f WHERE f MATCH 'lazy'"),
         self.assertEqual(self.run_in("django/one", "answer = rows('PRAGMA integrity_check')"),
                          [["ok"]])
         self.stop_and_check()
-        # What the last segment names goes at the next start.
+        # What the last segment names goes soon after the next start.
         self.daemon.start()
+        end = time.monotonic() + 30
+        while self.leftovers() and time.monotonic() < end:
+            time.sleep(0.05)
         self.assertEqual(self.leftovers(), [])
 
     def try_big(self, number):

@@ -15,6 +15,7 @@ import unittest
 from daemon import FIXTURES, Service, copy_project
 
 OBJECTS = 4  # of each class
+MANY = 80  # that are all in the journal
 WRITERS = 4
 KILLS = 300 if os.environ.get("DURABLED_LONG") else 40
 KINDS = "ledger", "book"  # a plain class, and Django
@@ -129,6 +130,41 @@ class Kill(unittest.TestCase):
                 for name in files:
                     if name.endswith(".sqlite"):
                         self.check_file(os.path.join(folder, name))
+
+    def test_objects_are_served_while_others_are_still_to_be_redone(self):
+        """Killed in all stages of a recovery, with new commits each time."""
+        chance, added = random.Random(12), [[] for _ in range(MANY)]
+        with Service(self.project, workers=1) as daemon:
+            client = daemon.client()
+            for number in range(MANY):
+                self.add(client, number, added, "first")
+            for count in range(6):
+                client.close()
+                self.kill_supervisor(daemon)
+                daemon.wait_output("each is replayed before it is used")
+                client = daemon.client()
+                # Not in the order in which they are redone behind.
+                for number in chance.sample(range(MANY), 12):
+                    self.add(client, number, added, f"round-{count}")
+                time.sleep(chance.choice((0, 0.05, 0.2)))
+            client.close()
+            self.kill_supervisor(daemon)
+            client = daemon.client()
+            for number in reversed(range(MANY)):
+                held = client.get(f"/ledger/many-{number}/list/-").json()
+                self.assertEqual((held["keys"], held["strange"]), (sorted(added[number]), 0))
+            daemon.wait_output("objects from the journal, up to LSN")
+            state = daemon.state
+            self.assertEqual(daemon.stop(), 0)
+            for folder, _, files in os.walk(os.path.join(state, "objects")):
+                for name in files:
+                    if name.endswith(".sqlite"):
+                        self.check_file(os.path.join(folder, name))
+
+    def add(self, client, number, added, key):
+        answer = client.get(f"/ledger/many-{number}/add/{key}")
+        self.assertEqual((answer.status, answer.text), (200, key))
+        added[number].append(key)
 
     def check_file(self, path):
         with sqlite3.connect(path) as database:

@@ -57,6 +57,7 @@ static const struct {
         { "parents", "folders of new folders are not synced (3)", 2048 },
         { "archive", "a segment goes without a file in the archive (8)", 4096 },
         { "archive-sync", "a segment goes before its archive file is synced (8)", 16384 },
+        { "late", "segments go while something in them is still to be redone (5)", 32768 },
         { "undo", "what was before a page is left out of the journal", 8192 },
         { "crc", "a torn batch is believed", 512 },
 };
@@ -167,6 +168,8 @@ static void print_total(void)
         PRINT("lives", total.lives);
         PRINT("recoveries / cut on their way", total.recoveries);
         PRINT("", total.recoveries_cut);
+        PRINT("recoveries with objects redone late", total.late);
+        PRINT("  not redone at a life's end", total.left);
         PRINT("power cuts with a journal write in flight", total.disk.cuts_in_flight);
         PRINT("power cuts with un-synced data", total.disk.cuts_dirty);
         PRINT("sectors lost", total.disk.sectors_lost);

@@ -303,6 +303,7 @@ static void open_store(World *world)
                 .wal_heap_max = world->wal_heap_max,
                 .spill_size = world->spill_size,
                 .checkpoint_at = world->checkpoint_at,
+                .late_max = world->late_max,
                 .wake = on_wake,
                 .work = on_work,
                 .failed = on_failed,
@@ -328,8 +329,12 @@ static void open_store(World *world)
                 disarm(world);
                 world_log(world, "open: %d", r);
                 if (r == 0 && !sim_disk_is_dead(world->disk)) {
+                        StoreStats stats;
+
+                        store_get_stats(world->store, &stats);
                         set_faults(world, false);
                         world->stats.recoveries++;
+                        world->stats.late += stats.redo_left > 0;
                         return;
                 }
                 if (r == 0)
@@ -359,6 +364,7 @@ static void sum_up(World *world)
         to->checkpoints += now.checkpoints;
         to->retired += now.retired_segments;
         to->redone += now.redone_commits;
+        to->left += now.redo_left;
         /* The disk did not give a segment back, for long. */
         world->forgets |= now.archive_gaps > 0;
 }
@@ -382,7 +388,7 @@ static void drain(World *world)
                 return;
         world->stats.drains++;
         for (unsigned i = 0; i < world->n_objects; i++)
-                if (!world->objects[i].broken)
+                if (!world->objects[i].broken && !world->objects[i].unseen)
                         object_verify_file(&world->objects[i]);
 }
 
@@ -479,6 +485,7 @@ static void set_up(World *world)
         world->wal_heap_max = 8192u << rng_below(rng, 6);
         world->spill_size = 32768u << rng_below(rng, 4);
         world->checkpoint_at = 4u << rng_below(rng, 6);
+        world->late_max = rng_mix(world->seed + 1) % 4 ? WORLD_OBJECTS : 0;
         world->archives = rng_chance(rng, 700);
         world->prunes = world->archives && rng_chance(rng, 250);
         world->archive_max = world->prunes ? 65536u << rng_below(rng, 5) : UINT64_C(1) << 40;
@@ -490,16 +497,20 @@ static void set_up(World *world)
                 object_create(&world->objects[i]);
 }
 
-/* Opens the store and looks at each object; the power may fail there as well. */
-static void recover(World *world)
+/* Opens the store and looks at each object; the power may fail there as well. Where objects are
+ * redone late some are left to the life that follows. */
+static void recover(World *world, bool is_last)
 {
         do {
                 open_store(world);
                 if (world->failed)
                         return;
                 arm_verification(world);
-                for (unsigned o = 0; o < world->n_objects && !world->failed; o++)
-                        object_verify(&world->objects[o]);
+                for (unsigned o = 0; o < world->n_objects && !world->failed; o++) {
+                        world->objects[o].unseen = true;
+                        if (is_last || !world->late_max || rng_chance(&world->rng, 300))
+                                object_verify(&world->objects[o]);
+                }
                 disarm(world);
                 if (!sim_disk_is_dead(world->disk) || world->failed)
                         return;
@@ -515,12 +526,12 @@ void world_run(World *world)
         set_up(world);
         lives = 1 + small_below(&world->rng, 4, 2);
         for (uint64_t i = 0; i < lives && !world->failed; i++) {
-                recover(world);
+                recover(world, false);
                 if (!world->failed)
                         live(world);
         }
         if (!world->failed)
-                recover(world);
+                recover(world, true);
         if (world->store) {
                 sim_disk_cut(world->disk);
                 world->store = store_close(world->store);

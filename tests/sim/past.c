@@ -118,7 +118,7 @@ static void go_back(Object *object)
         Content content = object->entries[object_find_current(object)].content;
         int r;
 
-        if (to->broken || !store_has_room(world->store))
+        if (to->broken || to->unseen || !store_has_room(world->store))
                 return;
         if (object->n_pasts > 0 && (to == object || rng_chance(&world->rng, 700))) {
                 past = &object->pasts[rng_below(&world->rng, object->n_pasts)];

@@ -65,6 +65,7 @@ typedef struct Object {
         uint64_t reader_hash;
         size_t reader_entry;
         bool broken; /* a commit failed: to be read anew before anything else */
+        bool unseen; /* since the last recovery */
         bool hoards; /* small pages, a reader that stays: a log longer than a wal-index region */
 } Object;
 
@@ -81,6 +82,7 @@ struct Answer {
 typedef struct WorldStats {
         uint64_t worlds, lives, recoveries, recoveries_cut, commits, rollbacks, failed_commits,
                 full;
+        uint64_t late, left; /* recoveries with objects to be redone late; left at a life's end */
         uint64_t answers, deletes, vacuums, reads, index_failures, entries_lost, entries_shown,
                 steps, drains;
         uint64_t archived, pruned, restores, restores_refused, times, exports;
@@ -107,7 +109,7 @@ struct World {
         unsigned n_objects, n_runners;
         unsigned segment_size, n_segments;
         uint64_t wal_heap_max, spill_size, queue_max, archive_max;
-        unsigned checkpoint_at;
+        unsigned checkpoint_at, late_max;
 
         uint64_t steps_left;
         unsigned runners_left;

@@ -31,6 +31,33 @@ static void an_epoch_file_is_read_back(void **state)
         }
 }
 
+static void an_epoch_file_names_earlier_epochs(void **state)
+{
+        EpochFile epoch = { .epoch = 1, .first_lsn = 90, .n_earlier = EPOCH_EARLIER_MAX }, back;
+        unsigned char bytes[EPOCH_SIZE_MAX + 1] = {};
+        size_t len;
+
+        for (unsigned i = 0; i < EPOCH_EARLIER_MAX; i++)
+                epoch.earlier[i] = (EarlierEpoch){ .epoch = 100 + i,
+                        .first_lsn = 10 * i + 1,
+                        .last_before = 10 * i,
+                        .first_segment = i + 1,
+                        .last_batch = 5 + i,
+                        .flags = i & 1 };
+        len = epoch_encode(&epoch, bytes);
+        assert_int_equal(len, EPOCH_SIZE_MAX);
+        assert_int_equal(epoch_decode(slice_of(bytes, len), &back), 0);
+        assert_memory_equal(&epoch, &back, sizeof back);
+        for (size_t i = 0; i <= sizeof bytes; i++)
+                if (i != len)
+                        assert_int_equal(epoch_decode(slice_of(bytes, i), &back), -EBADMSG);
+        for (size_t i = 0; i < len; i++) {
+                bytes[i] ^= 0x10;
+                assert_int_equal(epoch_decode(slice_of(bytes, len), &back), -EBADMSG);
+                bytes[i] ^= 0x10;
+        }
+}
+
 static size_t make_batch(unsigned char *batch)
 {
         static const char name[] = "shop-cart/aa/aa01.sqlite";
@@ -259,6 +286,7 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(an_epoch_file_is_read_back),
+                cmocka_unit_test(an_epoch_file_names_earlier_epochs),
                 cmocka_unit_test(a_batch_is_read_back_record_by_record),
                 cmocka_unit_test(what_was_before_is_read_back),
                 cmocka_unit_test(a_batch_with_a_bit_changed_does_not_check),
