@@ -765,9 +765,10 @@ static void *run_hot_thread(void *data)
 
                 run(db, "UPDATE t SET a = a + 1");
                 captured = atomic_load(&node->captured);
-                /* It is doubled when the background did not come to it in time, and comes back. */
+                /* It is doubled when the background did not come to it in time, and comes back,
+                 * which may both have happened since. */
                 limit = atomic_load(&node->long_log);
-                limit = MAX(limit, before);
+                limit = 2 * MAX(limit, before);
                 if (captured > limit)
                         *(uint32_t *)data = MAX(*(uint32_t *)data, captured - limit);
         }
