@@ -159,10 +159,12 @@ def speed(settings):
 
 def recover(_settings):
     rows = []
-    for kind in ("small", "wide"):
+    for kind in ("small", "wide", "small-late", "wide-late"):
         with Side("recover", kind=kind, objects=1000) as side:
             one = side.read_all()[-1]
         rows.append(figure(f"recover-{kind}", "s", one["seconds"], **one))
+        if kind.endswith("-late"):
+            rows.append(figure(f"recover-{kind}-served", "s", one["served_seconds"]))
         rows.append(figure(f"recover-{kind}-memory", "MiB", one["max_mib"]))
     return rows
 
