@@ -103,6 +103,9 @@ int late_ensure(Store *store, const char *path)
         if (!file)
                 return 0;
         r = redo_claimed(store, file);
+        /* The background may have found nothing else to do meanwhile: it tries again. */
+        if (r)
+                store_call_work(store);
         return r == -EBUSY ? -EAGAIN : r;
 }
 
@@ -152,9 +155,8 @@ static int end(Store *store)
 
 int late_step(Store *store)
 {
+        bool is_empty, is_round;
         RedoFile *file;
-        size_t n_failed;
-        bool is_empty;
         int r;
 
         if (!late_is_going(store))
@@ -162,8 +164,11 @@ int late_step(Store *store)
         file = claim_next(store, &is_empty);
         if (is_empty)
                 return end(store);
-        if (!file)
+        if (!file) {
+                /* Others are at work on what is left: who waits for room goes on waiting. */
+                store->unsettled = store->retry = true;
                 return 0;
+        }
         r = redo_claimed(store, file);
         if (atomic_load(&store->failure))
                 return atomic_load(&store->failure);
@@ -171,8 +176,8 @@ int late_step(Store *store)
                 return 1;
         store_lock(store);
         /* Each has been tried: the rest is for another time. */
-        n_failed = store->late->n_failed;
-        if (n_failed > store->stats.redo_left)
+        is_round = store->late->n_failed > store->stats.redo_left;
+        if (is_round)
                 store->late->n_failed = 0;
         store_unlock(store);
         if (store_may_log(store, "not redone"))
@@ -181,5 +186,5 @@ int late_step(Store *store)
                         "tried again",
                         strerror(-r));
         store->retry = true;
-        return n_failed <= store->stats.redo_left;
+        return !is_round;
 }

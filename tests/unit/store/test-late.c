@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "lib/store/journal-format.h"
+#include "lib/store/late-redo.h"
 #include "tests/unit/store/world.h"
 
 #include <errno.h>
@@ -233,6 +233,54 @@ static void an_object_that_cannot_be_redone_stays_in_the_journal(void **state)
         assert_int_equal(get_left(), 0);
         for (int i = 0; i < N_OBJECTS; i++)
                 assert_int_equal(count(i), 1);
+}
+
+static unsigned n_work;
+
+static void on_work(void *data)
+{
+        n_work++;
+}
+
+static void what_an_opener_could_not_redo_is_tried_again_by_the_background(void **state)
+{
+        world.options.work = on_work;
+        add_to_all(7);
+        world_crash(&world, CRASH_DROP);
+        memory_disk_set_max(world.memory, 4096);
+        n_work = 0;
+        assert_true(store_find_object(world.store, object_path(name_of(2))) < 0);
+        assert_int_equal(n_work, 1);
+        memory_disk_set_max(world.memory, UINT64_MAX);
+        world_settle(&world);
+        assert_int_equal(get_left(), 0);
+}
+
+static void set_busy(bool is_busy)
+{
+        store_lock(world.store);
+        list_for_each(link, &world.store->late->redo.file_list) {
+                list_entry(link, RedoFile, link)->is_busy = is_busy;
+        }
+        store_unlock(world.store);
+}
+
+/* A commit that waits for room is not told that there will be none. */
+static void what_others_are_redoing_is_no_standstill(void **state)
+{
+        add_to_all(1);
+        world_crash(&world, CRASH_DROP);
+        store_set_draining(world.store, true);
+        set_busy(true);
+        while (store_background_step(world.store) > 0)
+                store_loop_run(world.store);
+        assert_true(world.store->unsettled);
+        assert_true(world.store->retry);
+        assert_int_equal(get_left(), N_OBJECTS);
+        set_busy(false);
+        world_settle(&world);
+        assert_int_equal(get_left(), 0);
+        assert_int_equal(get_live(), 1);
 }
 
 static void a_deleted_object_that_is_left_is_not_there(void **state)
@@ -609,6 +657,8 @@ int main(void)
                 TEST(an_object_takes_commits_while_others_are_left),
                 TEST(nothing_is_retired_while_an_object_is_left),
                 TEST(an_object_that_cannot_be_redone_stays_in_the_journal),
+                TEST(what_an_opener_could_not_redo_is_tried_again_by_the_background),
+                TEST(what_others_are_redoing_is_no_standstill),
                 TEST(a_deleted_object_that_is_left_is_not_there),
                 TEST(an_object_can_be_deleted_while_it_is_left),
                 TEST(with_more_epochs_than_have_room_all_is_redone_at_once),
