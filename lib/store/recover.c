@@ -232,18 +232,21 @@ static int report_gap(Found *found, const FoundBatch *before, const FoundBatch *
                 before->offset + ((before->header.len + DISK_BLOCK - 1) & ~(DISK_BLOCK - 1));
         bool same = before->slot == after->slot && before->header.segment == after->header.segment;
 
-        if (before->era != after->era)
+        bool is_end = before->era != after->era &&
+                      before->header.batch == found_get_era(found, before->era).last_batch;
+        uint64_t batch = is_end ? 1 : before->header.batch + 1;
+
+        if (is_end && after->era > before->era + 1)
+                return found_damage(found, before->slot, next,
+                        "none of the batches behind it that the epoch file counts checks");
+        if (before->era != after->era && !is_end)
                 return found_damage(found, before->slot, next,
                         "batch %llu does not check, though the epoch file counts it",
-                        (unsigned long long)before->header.batch + 1);
-        return found_damage(found, same ? before->slot : after->slot,
-                same            ? next
-                : after->offset ? 0
-                                : after->offset,
+                        (unsigned long long)batch);
+        return found_damage(found, same ? before->slot : after->slot, same ? next : 0,
                 "batch %llu does not check, but batch %llu after it (segment-%02u at offset %llu) "
                 "does",
-                (unsigned long long)before->header.batch + 1,
-                (unsigned long long)after->header.batch, after->slot,
+                (unsigned long long)batch, (unsigned long long)after->header.batch, after->slot,
                 (unsigned long long)after->offset);
 }
 

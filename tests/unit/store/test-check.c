@@ -202,6 +202,33 @@ static void what_a_start_redoes_is_told_and_checked(void **state)
         world_start(&world);
 }
 
+/* Killed again while objects were left: commits in the epochs before and in the last. */
+static void what_is_in_several_epochs_is_one_journal(void **state)
+{
+        sqlite3 *db;
+        size_t size;
+
+        world.options.late_max = 10;
+        make_state(3, NULL);
+        for (int life = 0; life < 2; life++) {
+                world_start(&world);
+                db = world_connect(&world, NAME_A);
+                add_rows(db, 2);
+                disconnect(db);
+                world_stop(&world);
+        }
+        assert_int_equal(check_all(false), 0);
+        assert_int_equal(n_damage, 0);
+        expect("journal-pending " JOURNAL " the next start redoes 18 commits of 2 objects");
+        find(JOURNAL "/segment-00", &size)[200] ^= 1;
+        expect_damage("journal-damage " JOURNAL "/segment-00@0");
+        find(JOURNAL "/segment-00", &size)[200] ^= 1;
+        find(JOURNAL "/segment-01", &size)[200] ^= 1;
+        expect_damage("journal-damage " JOURNAL "/segment-01@0");
+        find(JOURNAL "/segment-01", &size)[200] ^= 1;
+        world_start(&world);
+}
+
 static void a_torn_tail_is_a_note_with_its_place(void **state)
 {
         uint64_t ends[4];
@@ -705,6 +732,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 TEST(a_stopped_state_is_clean),
                 TEST(what_a_start_redoes_is_told_and_checked),
+                TEST(what_is_in_several_epochs_is_one_journal),
                 TEST(a_torn_tail_is_a_note_with_its_place),
                 TEST(damage_in_the_middle_is_named_with_what_stands_behind_it),
                 TEST(a_missing_or_garbled_epoch_file_is_named),
