@@ -49,13 +49,19 @@ static void free_number(MapNode *map, void *data)
         free(CONTAINER_OF(map, TallyNumber, map));
 }
 
+static void drop_numbers(Tally *tally)
+{
+        map_for_each(&tally->numbers, free_number, NULL);
+        map_done(&tally->numbers);
+        map_init(&tally->numbers);
+}
+
 static void tally_done(Tally *tally)
 {
         ahead_free(tally->ahead);
         map_for_each(&tally->names, free_name, NULL);
         map_done(&tally->names);
-        map_for_each(&tally->numbers, free_number, NULL);
-        map_done(&tally->numbers);
+        drop_numbers(tally);
 }
 
 static int add_object(Tally *tally, TallyObject *object)
@@ -177,9 +183,8 @@ static int count_record(Tally *tally, const Record *record)
 }
 
 /* The batch that is damaged itself, as far as its records are believable. */
-static int count_damaged(Tally *tally, Found *found, uint64_t end_lsn)
+static int count_damaged(Tally *tally, Found *found, uint64_t lsn, uint64_t end_lsn)
 {
-        uint64_t lsn = found->cut_lsn;
         Record record;
         Slice bytes;
         int r = found_read_damaged(found, &bytes);
@@ -191,16 +196,41 @@ static int count_damaged(Tally *tally, Found *found, uint64_t end_lsn)
         return r;
 }
 
+/* What is damaged before a batch is its epoch's beginning, not the end of the one before. */
+static bool is_first_lost(const Found *found, size_t i)
+{
+        const FoundBatch *before = &found->batches[i - 1];
+
+        return found->batches[i].era != before->era &&
+               before->header.batch == found_get_era(found, before->era).last_batch;
+}
+
+/* What comes before a batch: another epoch, where objects have other numbers, or damage. */
+static int count_between(Tally *tally, Found *found, size_t i)
+{
+        const FoundBatch *batch = &found->batches[i];
+        bool is_first = is_first_lost(found, i);
+        int r = 0;
+
+        if (is_first)
+                drop_numbers(tally);
+        if (i == found->n_batches)
+                r = count_damaged(tally, found,
+                        is_first ? found_get_era(found, batch->era).first_lsn : found->cut_lsn,
+                        batch->header.first_lsn);
+        if (!is_first && batch->era != batch[-1].era)
+                drop_numbers(tally);
+        return r;
+}
+
 /* Counts the records of all batches, those behind the damage too, as far as they decode. */
 static int count_records(Tally *tally, Found *found)
 {
         for (size_t i = 0; i < found->n_all; i++) {
                 Slice bytes;
                 Record record;
-                int r = 0;
+                int r = i ? count_between(tally, found, i) : 0;
 
-                if (i && i == found->n_batches)
-                        r = count_damaged(tally, found, found->batches[i].header.first_lsn);
                 r = r ?: found_read(found, &found->batches[i], &bytes);
                 if (r == -EBADMSG)
                         continue;

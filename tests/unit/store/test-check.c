@@ -229,6 +229,32 @@ static void what_is_in_several_epochs_is_one_journal(void **state)
         world_start(&world);
 }
 
+/* An object's number holds within an epoch. */
+static void what_is_lost_of_a_later_epoch_is_told_of_the_right_object(void **state)
+{
+        sqlite3 *db;
+        size_t size;
+
+        world.options.late_max = 10;
+        make_state(3, NULL);
+        world_start(&world);
+        db = world_connect(&world, NAME_B);
+        add_rows(db, 3);
+        disconnect(db);
+        world_stop(&world);
+        /* Its name is lost, too. */
+        find(JOURNAL "/segment-01", &size)[68] ^= 1;
+        expect_damage("journal-damage " JOURNAL "/segment-01@0");
+        assert_int_equal(journal.n_objects, 3);
+        assert_int_equal(journal.lost_commits, 2);
+        for (size_t i = 0; i < journal.n_objects; i++) {
+                bool is_known = strstr(journal.objects[i].name, ".sqlite") != NULL;
+
+                assert_int_equal(journal.objects[i].before, is_known ? 7 : 0);
+                assert_int_equal(journal.objects[i].after, is_known ? 0 : 2);
+        }
+}
+
 static void a_torn_tail_is_a_note_with_its_place(void **state)
 {
         uint64_t ends[4];
@@ -733,6 +759,7 @@ int main(void)
                 TEST(a_stopped_state_is_clean),
                 TEST(what_a_start_redoes_is_told_and_checked),
                 TEST(what_is_in_several_epochs_is_one_journal),
+                TEST(what_is_lost_of_a_later_epoch_is_told_of_the_right_object),
                 TEST(a_torn_tail_is_a_note_with_its_place),
                 TEST(damage_in_the_middle_is_named_with_what_stands_behind_it),
                 TEST(a_missing_or_garbled_epoch_file_is_named),
