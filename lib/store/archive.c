@@ -74,6 +74,7 @@ static Kept *find_kept(Archive *archive, uint64_t first_lsn)
 static int keep(Archive *archive, uint64_t first_lsn, uint64_t size)
 {
         Kept *known = find_kept(archive, first_lsn);
+        size_t at = archive->n_kept;
 
         if (known) {
                 archive->bytes += size - known->size;
@@ -90,7 +91,14 @@ static int keep(Archive *archive, uint64_t first_lsn, uint64_t size)
                 archive->room = room;
         }
         dd_assert(archive->kept);
-        archive->kept[archive->n_kept++] = (Kept){ first_lsn, size };
+        /* One that was pruned while its segment could not go yet is the oldest again. */
+        while (at && archive->kept[at - 1].first_lsn > first_lsn)
+                at--;
+        memmove(archive->kept + at + 1, archive->kept + at,
+                (archive->n_kept - at) * sizeof *archive->kept);
+        archive->kept[at] = (Kept){ first_lsn, size };
+        archive->n_kept++;
+        archive->due = at ? archive->due : 0;
         archive->bytes += size;
         return 0;
 }

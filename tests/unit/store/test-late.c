@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "lib/store/archive-read.h"
 #include "lib/store/late-redo.h"
 #include "tests/unit/store/world.h"
 
@@ -254,6 +255,21 @@ static void what_an_opener_could_not_redo_is_tried_again_by_the_background(void 
         memory_disk_set_max(world.memory, UINT64_MAX);
         world_settle(&world);
         assert_int_equal(get_left(), 0);
+}
+
+/* Of an object that was not there before. */
+static void add_new(int row)
+{
+        sqlite3 *db = world_connect(&world, "ff99");
+        char sql[200];
+
+        snprintf(sql, sizeof sql,
+                "CREATE TABLE IF NOT EXISTS t(k INTEGER PRIMARY KEY, v);"
+                "INSERT INTO t VALUES(%d, hex(randomblob(4000)))",
+                row);
+        run(db, sql);
+        disconnect(db);
+        store_loop_run(world.store);
 }
 
 static void set_busy(bool is_busy)
@@ -519,6 +535,39 @@ static void history_goes_back_over_a_start_with_objects_left(void **state)
         assert_int_equal(count(1), 1);
 }
 
+/* One that went while its segment could not is written again, and is still the oldest. */
+static void the_oldest_file_of_the_archive_goes_first(void **state)
+{
+        _cleanup_(free_p) uint64_t *lsns = NULL;
+        _cleanup_(free_p) char *path = NULL;
+        StoreStats stats;
+        uint64_t first;
+        size_t n;
+
+        add_to_all(1);
+        world_crash(&world, CRASH_DROP);
+        set_busy(true);
+        for (int row = 2; row < 60; row++) {
+                add_new(row);
+                world_settle(&world);
+        }
+        assert_int_equal(archive_list(world.disk, ARCHIVE, &lsns, &n), 0);
+        assert_true(n > 2);
+        first = lsns[0];
+        free(TAKE_PTR(lsns));
+        path = archive_path(ARCHIVE, first);
+        assert_int_equal(disk_unlink(world.disk, path), 0);
+        store_get_stats(world.store, &stats);
+        world.options.archive_max = stats.archive_bytes - 1;
+        world_crash(&world, CRASH_KEEP);
+        world_settle(&world);
+        store_get_stats(world.store, &stats);
+        assert_true(stats.archived_segments > 0);
+        assert_true(stats.archive_pruned > 0);
+        assert_int_equal(archive_list(world.disk, ARCHIVE, &lsns, &n), 0);
+        assert_true(n > 0 && lsns[0] > first);
+}
+
 /* A recovery, commits while objects are left, and the background, cut at each call of the disk. */
 
 typedef struct Model {
@@ -672,6 +721,8 @@ int main(void)
                 TEST(a_late_recovery_can_be_cut_at_each_call),
                 cmocka_unit_test_setup_teardown(
                         history_goes_back_over_a_start_with_objects_left, start_archived, stop),
+                cmocka_unit_test_setup_teardown(
+                        the_oldest_file_of_the_archive_goes_first, start_archived, stop),
                 cmocka_unit_test(one_thread_redoes_an_object_and_the_others_wait),
         };
 
