@@ -34,6 +34,7 @@ static const Setting settings[] = {
         { "durabled", "log_level", "info", AT(log_level), setting_level, 0, 0 },
         { "durabled", "drain_timeout", "10s", AT(drain_timeout_ns), setting_time, 0, DAY },
         { "durabled", "host_modules", "", AT(host_modules), setting_path, 0, 1024 },
+        { "durabled", "worker_timeout", "30s", AT(worker_timeout_ns), setting_time, 0, DAY },
         { "durabled", "worker_path", "", AT(worker_path), setting_path, 0, 1024 },
         { "http", "body_max", "100M", AT(body_max), setting_size, 0, 1024 * GIB },
         { "http", "head_max", "64K", AT(head_max), setting_size, KIB, 1024 * KIB },

@@ -63,6 +63,7 @@ typedef struct Config {
         unsigned workers; /* slots per app; 0: one per core */
         int log_level;
         uint64_t drain_timeout_ns;
+        uint64_t worker_timeout_ns; /* 0: a silent worker is left alone */
         uint64_t body_max, head_max, target_max;
         unsigned headers_max;
         uint64_t head_timeout_ns, body_timeout_ns, send_timeout_ns, idle_timeout_ns;

@@ -229,6 +229,7 @@ static void slot_message(Slot *slot, json_t *message, int fd)
         close_p(&fd);
         if (type && strcmp(type, "ready") == 0 && slot->life.state == SLOT_STARTING) {
                 slot_set_state(&slot->life, SLOT_READY, slot_now(slot));
+                watch_heard(slot);
                 ring_timer_disarm(slot->supervisor->ring, &slot->timer);
                 /* In development it serves its error. */
                 if (slot->error)
@@ -242,6 +243,7 @@ static void slot_message(Slot *slot, json_t *message, int fd)
                 free(slot->error);
                 slot->error = strndup(text ? text : "it gave no reason", SLOT_ERROR_MAX);
         } else if (type && strcmp(type, "stats") == 0) {
+                watch_heard(slot);
                 query_answered(slot, (uint64_t)json_integer_value(json_object_get(message, "id")),
                         message);
         } else if (!type || strcmp(type, "ready") != 0) {

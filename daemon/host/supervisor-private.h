@@ -4,7 +4,8 @@
 /*
  * What the files of the supervisor share: supervisor.c (start, signals, stop), process.c (a slot's
  * worker), boot-message.c (what a worker is told), operate.c (what operators ask of it), reload.c,
- * status.c, announce.c (what systemd is told), manager.c and objects.c (the Varlink methods).
+ * status.c, announce.c (what systemd is told), watch.c (workers that hang), manager.c and objects.c
+ * (the Varlink methods).
  */
 
 #include "daemon/core/boot.h"
@@ -32,6 +33,7 @@ typedef struct Slot {
         SupervisorApp *app;
         unsigned index; /* in the app */
         SlotLife life;
+        uint64_t heard;      /* its last sign of life; 0: none since it was started, or killed */
         uint64_t generation; /* of the app's code that its worker was started with */
         char *error;         /* why it cannot be loaded; NULL: nothing known */
         bool error_told;     /* it stands in the log, by this slot or another */
@@ -109,6 +111,8 @@ struct Supervisor {
         int signal_fd;
         RingOp signal_op;
         Announce announce;
+        RingTimer watch_timer;
+        uint64_t watch_last;
 };
 
 /* process.c */
@@ -135,6 +139,11 @@ void supervisor_stop(Supervisor *supervisor);
 void announce_begin(Supervisor *supervisor);
 /* A slot's or the supervisor's state has changed. */
 void announce_step(Supervisor *supervisor);
+
+/* watch.c */
+void watch_begin(Supervisor *supervisor);
+/* A worker's loop has answered. */
+void watch_heard(Slot *slot);
 
 /* reload.c */
 /* call: answered when the reload is over; NULL: a signal asked for it. */

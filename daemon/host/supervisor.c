@@ -721,6 +721,7 @@ int supervisor_run(Supervisor *supervisor)
 {
         supervisor->started = ring_now(supervisor->ring);
         announce_begin(supervisor);
+        watch_begin(supervisor);
         ring_poll(supervisor->ring, &supervisor->signal_op, supervisor->signal_fd, POLLIN, false);
         for (unsigned i = 0; i < supervisor->n_slots; i++)
                 slot_start(supervisor_get_slot(supervisor, i));

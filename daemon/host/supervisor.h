@@ -15,7 +15,7 @@
  * 1. The sockets that clients and other workers connect to outlive every worker: what waits in
  *    them is served by the next one.
  * 2. A worker that dies is started again after its slot's backoff (slot.h). One that is neither
- *    ready nor gone in time is killed.
+ *    ready nor gone in time is killed, and one whose loop is silent for worker_timeout=.
  * 3. A reload (SIGHUP, Reload()) reads the manifests first; when they are wrong nothing changes.
  *    Then one slot after the other drains and starts with the new code. It stops at the first
  *    that cannot be loaded.

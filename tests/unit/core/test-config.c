@@ -297,6 +297,7 @@ static void an_empty_file_gives_the_defaults(void **state)
         assert_int_equal(config->workers, 0);
         assert_int_equal(config->log_level, LOG_INFO);
         assert_true(config->drain_timeout_ns == 10 * NSEC_PER_SEC);
+        assert_true(config->worker_timeout_ns == 30 * NSEC_PER_SEC);
         assert_true(config->body_max == 100u << 20);
         assert_true(config->head_max == 64u << 10);
         assert_true(config->target_max == 16u << 10);
