@@ -378,7 +378,8 @@ static int see_file(const char *name, void *data)
                 (slice_has_prefix(slice, SLICE("spill-")) &&
                         is_number(slice_skip(slice, 6), 16, true)))
                 return 0;
-        if (strcmp(name, "epoch.new") == 0 || slice_has_prefix(slice, SLICE("overflow-")) ||
+        if (strcmp(name, "epoch.new") == 0 || slice_has_prefix(slice, SLICE("tail")) ||
+                slice_has_prefix(slice, SLICE("overflow-")) ||
                 slice_has_prefix(slice, SLICE("restore-")))
                 check_tell(strays->check, CHECK_NOTE, "journal-leftover", path, CHECK_NOWHERE,
                         "left by a service that was killed; the next start removes it");

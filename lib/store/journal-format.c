@@ -11,7 +11,7 @@
 #define SHIFT_MIN 9
 #define SHIFT_MAX 16
 
-static const char epoch_magic[8] = "DDEPOCH2";
+static const char epoch_magic[8] = "DDEPOCH2", tail_magic[8] = "DDTAIL01";
 
 uint32_t get_be32(const void *data)
 {
@@ -126,6 +126,27 @@ int epoch_decode(Slice bytes, EpochFile *ret)
                 if (decode_earlier(at, &crc, &epoch.earlier[i]))
                         return -EBADMSG;
         *ret = epoch;
+        return 0;
+}
+
+void tail_encode(uint32_t slot, uint64_t offset, unsigned char out[TAIL_HEADER_SIZE])
+{
+        memset(out, 0, TAIL_HEADER_SIZE);
+        memcpy(out, tail_magic, sizeof tail_magic);
+        put_le32(out + 8, slot);
+        put_le64(out + 16, offset);
+        put_le32(out + TAIL_HEADER_SIZE - 4, crc32c(0, out, TAIL_HEADER_SIZE - 4));
+}
+
+int tail_decode(Slice bytes, uint32_t *ret_slot, uint64_t *ret_offset)
+{
+        if (bytes.len < TAIL_HEADER_SIZE ||
+                memcmp(bytes.data, tail_magic, sizeof tail_magic) != 0 ||
+                get_le32(bytes.data + TAIL_HEADER_SIZE - 4) !=
+                        crc32c(0, bytes.data, TAIL_HEADER_SIZE - 4))
+                return -EBADMSG;
+        *ret_slot = get_le32(bytes.data + 8);
+        *ret_offset = get_le64(bytes.data + 16);
         return 0;
 }
 

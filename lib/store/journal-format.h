@@ -9,6 +9,7 @@
  *   lock              empty; an OFD lock on it is the right to the folder
  *   epoch             the epoch file, 80 bytes
  *   segment-00 ...    segments, all of one size, written once round after round
+ *   tail              a copy of the last batch, while a start writes it once more
  *   spill-<16 hex>    page sets too large for the journal
  *   overflow-<16 hex> the rest of a long WAL; of no use after a crash, removed at start
  *   restore-<16 hex>  a database that is being restored; the same
@@ -57,6 +58,17 @@
  *   44  4  number of records
  *   48  8  LSN of the first record (or of the next, when there is none)
  *   56  8  nanoseconds since 1970, when it was sealed
+ *
+ * The tail file: a batch, for the case that the power fails while it is written anew where it is.
+ * It is put in place by a rename, and of use only where a batch is missing that comes next:
+ *
+ *    0  8  magic "DDTAIL01"
+ *    8  4  number of the segment's file
+ *   12  4  zero
+ *   16  8  offset in it
+ *   24 36  zero
+ *   60  4  crc32c of bytes 0..59
+ *   64     the batch, len bytes
  *
  * A record, at a multiple of 8 in the batch:
  *
@@ -117,6 +129,7 @@
 #define EPOCH_EARLIER_SIZE 64u
 #define EPOCH_EARLIER_MAX 7u
 #define EPOCH_SIZE_MAX (EPOCH_SIZE + EPOCH_EARLIER_MAX * EPOCH_EARLIER_SIZE)
+#define TAIL_HEADER_SIZE 64u
 #define BATCH_HEADER_SIZE 64u
 #define RECORD_HEADER_SIZE 32u
 #define PAGE_HEADER_SIZE 8u
@@ -217,6 +230,10 @@ static inline size_t record_size(size_t payload)
  */
 void record_encode(const Record *record, size_t payload, unsigned char *out);
 void record_set_lsn(unsigned char *record, uint64_t lsn);
+/* Of the tail file. */
+void tail_encode(uint32_t slot, uint64_t offset, unsigned char out[TAIL_HEADER_SIZE]);
+int tail_decode(Slice bytes, uint32_t *ret_slot, uint64_t *ret_offset);
+
 /* Cuts the first record off *rest. -ENODATA at the end. */
 int record_decode(Slice *rest, Record *ret);
 

@@ -69,6 +69,11 @@ int found_read(Found *found, const FoundBatch *batch, Slice *ret)
         size_t got;
         int r = reserve_buffer(found, len);
 
+        if (!r && batch->is_copy) {
+                memcpy(found->buffer, found->tail + TAIL_HEADER_SIZE, len);
+                *ret = slice_of(found->buffer, len);
+                return 0;
+        }
         r = r ?: disk_read(found->segments[batch->slot], found->buffer, len, batch->offset, &got);
         if (r)
                 return r;
@@ -119,8 +124,7 @@ EarlierEpoch found_get_era(const Found *found, unsigned era)
         };
 }
 
-/* Whether a batch is of one of the epochs, and counts there. */
-static bool find_era(const Found *found, const BatchHeader *header, unsigned *ret)
+bool found_find_era(const Found *found, const BatchHeader *header, unsigned *ret)
 {
         for (unsigned i = 0; i <= found->epoch.n_earlier; i++) {
                 EarlierEpoch era = found_get_era(found, i);
@@ -145,7 +149,7 @@ static int read_batch(Found *found, unsigned slot, uint64_t offset, FoundBatch *
         if (r)
                 return r;
         r = batch_decode_header(slice_of(head, got), &batch.header);
-        if (!r && !find_era(found, &batch.header, &batch.era))
+        if (!r && !found_find_era(found, &batch.header, &batch.era))
                 r = -EBADMSG;
         r = r ?: found_read(found, &batch, &bytes);
         if (!r)
@@ -153,7 +157,7 @@ static int read_batch(Found *found, unsigned slot, uint64_t offset, FoundBatch *
         return r;
 }
 
-static int add_batch(Found *found, const FoundBatch *batch)
+int found_add_batch(Found *found, const FoundBatch *batch)
 {
         if (found->n_batches == found->room) {
                 size_t room = found->room ? 2 * found->room : 1024;
@@ -183,7 +187,7 @@ static int scan_segment(Found *found, unsigned slot)
                         r = 0;
                         continue;
                 }
-                r = r ?: add_batch(found, &batch);
+                r = r ?: found_add_batch(found, &batch);
                 if (!r)
                         offset += (batch.header.len + DISK_BLOCK - 1) & ~(DISK_BLOCK - 1);
                 checked = offset;
@@ -214,6 +218,7 @@ void found_done(Found *found)
                 disk_close(found->segments[i]);
         free(found->batches);
         free(found->buffer);
+        free(found->tail);
 }
 
 static int compare_batches(const void *a, const void *b)
@@ -250,8 +255,7 @@ static int report_gap(Found *found, const FoundBatch *before, const FoundBatch *
                 (unsigned long long)after->offset);
 }
 
-/* Whether a batch is the one that comes next. */
-static bool follows(const Found *found, const FoundBatch *before, const FoundBatch *batch)
+bool found_follows(const Found *found, const FoundBatch *before, const FoundBatch *batch)
 {
         if (before->era == batch->era)
                 return batch->header.batch == before->header.batch + 1;
@@ -312,7 +316,7 @@ static int choose_batches(Found *found)
                         (unsigned long long)first->offset);
         }
         for (size_t i = 1; i < n; i++)
-                if (!follows(found, &batches[i - 1], &batches[i])) {
+                if (!found_follows(found, &batches[i - 1], &batches[i])) {
                         found->n_batches = i;
                         return report_gap(found, &batches[i - 1], &batches[i]);
                 }
@@ -473,7 +477,7 @@ static int see_leftover(const char *name, void *data)
         Sweep *sweep = data;
         Slice slice = slice_from(name);
 
-        if (!slice_has_prefix(slice, SLICE("spill-")) &&
+        if (!slice_has_prefix(slice, SLICE("spill-")) && !slice_has_prefix(slice, SLICE("tail")) &&
                 !slice_has_prefix(slice, SLICE("overflow-")) &&
                 !slice_has_prefix(slice, SLICE("restore-")))
                 return 0;
@@ -485,7 +489,8 @@ static int see_leftover(const char *name, void *data)
         return ++sweep->n == ELEMENTSOF(sweep->names);
 }
 
-/* Spill, overflow and scratch files of the past: nothing names them any more, but for `spills`. */
+/* Spill, overflow, scratch and tail files of the past: nothing names them any more, but for
+ * `spills`. */
 static int remove_leftovers(Store *store, const List *spills)
 {
         int r;
@@ -571,6 +576,7 @@ int found_open(Found *found)
         found->last_lsn = found->epoch.last_before;
         found->last_segment = found->epoch.first_segment - 1;
         r = scan_all(found);
+        r = r ?: found_take_copy(found);
         return r ?: choose_batches(found);
 }
 
@@ -606,31 +612,6 @@ int found_guess(Found *found)
                           found->batches[found->n_all - 1].header.n_records - 1;
         found->last_segment = found->batches[found->n_all - 1].header.segment;
         return 0;
-}
-
-/*
- * Invariant 2. What a killed process wrote last can be read and yet not be durable, or be lost for
- * good by a sync that failed. It can only be the last batch: written once more, it is durable
- * before any of it goes to a file.
- */
-int found_secure_tail(Found *found)
-{
-        const FoundBatch *last = found->n_batches ? &found->batches[found->n_batches - 1] : NULL;
-        _cleanup_(disk_close_p) DiskFile *file = NULL;
-        _cleanup_(free_p) char *path = NULL;
-        Slice bytes;
-        int r;
-
-        if (!last || SABOTAGED(SABOTAGE_TAIL))
-                return 0;
-        if (asprintf(&path, "%s/segment-%02u", found->store->journal_path, last->slot) < 0)
-                return -ENOMEM;
-        r = found_read(found, last, &bytes);
-        if (r == -EBADMSG)
-                return found_damage(
-                        found, last->slot, last->offset, "the batch has changed while it was read");
-        r = r ?: disk_open(found->store->disk, path, 0, &file);
-        return r ?: disk_write(file, bytes.data, bytes.len, last->offset, DISK_DSYNC);
 }
 
 static bool is_whole(const Found *found, unsigned slot)

@@ -21,6 +21,7 @@ typedef struct FoundBatch {
         unsigned slot;
         unsigned era; /* which epoch it is of: the earlier ones are 0, 1, ..., then the last */
         uint64_t offset;
+        bool is_copy; /* the tail file has it, its segment does not */
 } FoundBatch;
 
 typedef struct Found Found;
@@ -45,8 +46,9 @@ struct Found {
         uint64_t last_lsn, last_segment;
         unsigned char *buffer;
         size_t buffer_room;
-        bool cut;         /* what lies before damage is good enough */
-        uint64_t cut_lsn; /* records from here on are not redone; 0: all are */
+        unsigned char *tail; /* the tail file, while one batch is its copy */
+        bool cut;            /* what lies before damage is good enough */
+        uint64_t cut_lsn;    /* records from here on are not redone; 0: all are */
         FoundDamage damage;
         /* With `cut`, of each file that is not there though records need it. */
         void (*lost)(const char *path, void *data);
@@ -65,7 +67,14 @@ int found_check_objects(Found *found);
 int found_guess(Found *found);
 /* Of the file "segment-NN"; malloc'd. */
 char *found_segment_path(const Found *found, unsigned slot);
-/* Invariant 2: the last batch is durable before any of it is redone. */
+/* The epoch that a batch is of, when it counts there. */
+bool found_find_era(const Found *found, const BatchHeader *header, unsigned *ret);
+/* Whether a batch is the one that comes next. */
+bool found_follows(const Found *found, const FoundBatch *before, const FoundBatch *batch);
+int found_add_batch(Found *found, const FoundBatch *batch);
+/* tail.c: adds the batch of the tail file, where it is the next one and its segment lacks it. */
+int found_take_copy(Found *found);
+/* Invariant 2: the last batch is durable before any of it is redone, and at no time in danger. */
 int found_secure_tail(Found *found);
 /* The epoch of an era; the last has no last batch yet, which is then UINT64_MAX. */
 EarlierEpoch found_get_era(const Found *found, unsigned era);

@@ -241,6 +241,7 @@ static int salvage_found(Salvage *salvage, Found *found)
                 r = redo(salvage, found);
         r = r ?: move_segments(salvage, found);
         r = r ?: move_spills(salvage);
+        r = r ?: move_file(salvage, "tail");
         leave_gap(salvage, found);
         return r ?: found_switch_epoch(found, false, &epoch);
 }

@@ -50,6 +50,7 @@ enum {
         SABOTAGE_ARCHIVE = 4096,       /* 8: segments go without a file in the archive */
         SABOTAGE_UNDO = 8192,          /* what was before a page is left out */
         SABOTAGE_ARCHIVE_SYNC = 16384, /* 8: what is in the archive is not synced */
+        SABOTAGE_COPY = 65536,         /* 2: the copy of the last batch is not taken */
         SABOTAGE_LATE = 32768,         /* 5: segments go though something is still to be redone */
 };
 

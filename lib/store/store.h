@@ -26,15 +26,16 @@
  * 4. The batch that carries the new low-water mark is durable before a segment is overwritten
  *    (journal.c frees segments at the completion of that batch alone).
  * 5. Recovery writes the journal's last batch once more, durably, since what a killed process left
- *    can be read and yet be lost; it redoes, syncs files and folders, and only then touches
- *    segments; it may be cut anywhere and begun again. It does so in one of two ways. As a whole:
- *    then the epoch is switched (write, sync, rename, sync the folder) after the sync and before
- *    segments are touched (recover.c, redo.c). Or late, with late_max: the epoch is switched first,
- *    and the new epoch file says up to which batch the earlier epochs count; their segments stay as
- *    they are, the journal goes on in others. An object is redone before it is opened, or by the
- *    background; while one is left no segment is retired, and after that invariant 3 holds for what
- *    was redone as for what is written behind (late-redo.c). A recovery after that takes all epochs
- *    as one row.
+ *    can be read and yet be lost, and before that a copy of it, since it may be durable and
+ * answered for, and that write torn (tail.c); it redoes, syncs files and folders, and only then
+ * touches segments; it may be cut anywhere and begun again. It does so in one of two ways. As a
+ * whole: then the epoch is switched (write, sync, rename, sync the folder) after the sync and
+ * before segments are touched (recover.c, redo.c). Or late, with late_max: the epoch is switched
+ * first, and the new epoch file says up to which batch the earlier epochs count; their segments
+ * stay as they are, the journal goes on in others. An object is redone before it is opened, or by
+ * the background; while one is left no segment is retired, and after that invariant 3 holds for
+ * what was redone as for what is written behind (late-redo.c). A recovery after that takes all
+ * epochs as one row.
  * 6. A failed write of the journal or sync of a database file or its folder ends the store: it
  *    fails for good, waiters are told, nothing more is written, and the successor replays
  *    (store_fail()).

@@ -57,6 +57,7 @@ static const struct {
         { "parents", "folders of new folders are not synced (3)", 2048 },
         { "archive", "a segment goes without a file in the archive (8)", 4096 },
         { "archive-sync", "a segment goes before its archive file is synced (8)", 16384 },
+        { "copy", "the copy of a journal's last batch is not taken (2)", 65536 },
         { "late", "segments go while something in them is still to be redone (5)", 32768 },
         { "undo", "what was before a page is left out of the journal", 8192 },
         { "crc", "a torn batch is believed", 512 },

@@ -208,7 +208,7 @@ static const char *write_journal(uint64_t *ret_ends, int n)
 
         world_start(&world);
         db = world_connect(&world, "aa01");
-        run(db, "CREATE TABLE t(a)");
+        run(db, "CREATE TABLE IF NOT EXISTS t(a)");
         for (int i = 0; i < n; i++) {
                 run(db, "INSERT INTO t VALUES(hex(randomblob(300)))");
                 store_loop_run(world.store);
@@ -240,6 +240,70 @@ static void a_torn_tail_is_cut(void **state)
         world_start(&world);
         assert_int_equal(count_rows(), 4);
         assert_string_equal(strstr(world.log, "damaged") ?: "", "");
+}
+
+#define TAIL JOURNAL "/tail"
+
+/* Five commits, and a start that is cut at its n-th call. False: it came to its end before. */
+static bool cut_a_start(uint64_t n, uint64_t *ret_ends)
+{
+        bool is_cut;
+
+        write_journal(ret_ends, 5);
+        memory_disk_cut(world.memory, memory_disk_get_calls(world.memory) + n);
+        world_try_start(&world);
+        world_stop(&world);
+        is_cut = memory_disk_is_cut(world.memory);
+        memory_disk_crash(world.memory, CRASH_DROP);
+        return is_cut;
+}
+
+static void a_last_batch_that_is_torn_as_it_is_written_anew_has_a_copy(void **state)
+{
+        unsigned n_copies = 0;
+        uint64_t ends[5];
+
+        for (uint64_t n = 1; cut_a_start(n, ends); n++) {
+                size_t size;
+
+                if (memory_disk_find(world.memory, TAIL, &size)) {
+                        memset(memory_disk_find(world.memory, JOURNAL "/segment-00", &size) +
+                                        ends[4] - 4096 + 64,
+                                0x5a, 512);
+                        n_copies++;
+                }
+                world_start(&world);
+                assert_int_equal(count_rows(), 5);
+                assert_null(memory_disk_find(world.memory, TAIL, &size));
+                stop(state);
+                start(state);
+        }
+        assert_true(n_copies > 2);
+}
+
+static void an_old_copy_of_a_batch_says_nothing(void **state)
+{
+        unsigned char old[16384];
+        unsigned char *tail = NULL;
+        size_t size = 0;
+        DiskFile *file;
+        uint64_t ends[5];
+
+        for (uint64_t n = 1; !tail; n++) {
+                stop(state);
+                start(state);
+                assert_true(cut_a_start(n, ends));
+                tail = memory_disk_find(world.memory, TAIL, &size);
+        }
+        assert_true(size <= sizeof old);
+        memcpy(old, tail, size);
+        write_journal(ends, 0);
+        assert_int_equal(disk_open(world.disk, TAIL, DISK_CREATE, &file), 0);
+        assert_int_equal(disk_write(file, old, size, 0, 0), 0);
+        disk_close(file);
+        world_start(&world);
+        assert_int_equal(count_rows(), 5);
+        assert_null(strstr(world.log, "copy"));
 }
 
 static void damage_in_the_middle_is_reported_with_its_place(void **state)
@@ -371,6 +435,9 @@ int main(void)
                         nothing_flushed_is_lost_when_the_rest_is_torn, start, stop),
                 cmocka_unit_test_setup_teardown(a_recovery_can_be_cut_at_each_call, start, stop),
                 cmocka_unit_test_setup_teardown(a_torn_tail_is_cut, start, stop),
+                cmocka_unit_test_setup_teardown(
+                        a_last_batch_that_is_torn_as_it_is_written_anew_has_a_copy, start, stop),
+                cmocka_unit_test_setup_teardown(an_old_copy_of_a_batch_says_nothing, start, stop),
                 cmocka_unit_test_setup_teardown(
                         damage_in_the_middle_is_reported_with_its_place, start, stop),
                 cmocka_unit_test_setup_teardown(a_damaged_first_batch_is_no_torn_tail, start, stop),
