@@ -277,7 +277,26 @@ static void salvage_whole(void)
         fail_msg("it is refused for ever");
 }
 
-static void a_cut_can_be_cut_at_each_call(void **state)
+/* Objects were left when it was killed: what is damaged is the beginning of the second epoch. */
+static void make_two_epochs(void)
+{
+        size_t size;
+
+        make_journal(false);
+        world.options.late_max = 10;
+        world_start(&world);
+        for (int i = 0; i < 2; i++) {
+                sqlite3 *db = world_connect(&world, names[i]);
+
+                run(db, "INSERT INTO t(v) VALUES('late')");
+                disconnect(db);
+                store_loop_run(world.store);
+        }
+        world_stop(&world);
+        memory_disk_find(world.memory, JOURNAL "/segment-01", &size)[99] ^= 1;
+}
+
+static void cut_at_each_call(bool is_late, int rows)
 {
         bool again = true;
         unsigned n = 0;
@@ -289,7 +308,10 @@ static void a_cut_can_be_cut_at_each_call(void **state)
                 memory_disk_free(world.memory);
                 world.memory = memory_disk_new(call);
                 world.disk = world.options.disk = memory_disk_get(world.memory);
-                make_journal(true);
+                if (is_late)
+                        make_two_epochs();
+                else
+                        make_journal(true);
                 /* In which the damage is durable. */
                 original = world.memory;
                 world.memory = memory_disk_copy(original);
@@ -302,11 +324,21 @@ static void a_cut_can_be_cut_at_each_call(void **state)
                 memory_disk_crash(world.memory, CRASH_TEAR);
                 salvage_whole();
                 world_start(&world);
-                assert_int_equal(count_rows(names[0]), BEFORE);
-                assert_int_equal(count_rows(names[1]), BEFORE);
+                assert_int_equal(count_rows(names[0]), rows);
+                assert_int_equal(count_rows(names[1]), rows);
                 world_stop(&world);
         }
         assert_true(n > 20);
+}
+
+static void a_cut_can_be_cut_at_each_call(void **state)
+{
+        cut_at_each_call(false, BEFORE);
+}
+
+static void a_cut_of_several_epochs_can_be_cut_at_each_call(void **state)
+{
+        cut_at_each_call(true, ROWS);
 }
 
 /* What was set aside is in nobody's database: a moment of it is gone, whatever the archive has. */
@@ -381,6 +413,7 @@ int main(void)
                 TEST(nothing_is_redone_into_another_objects_folder),
                 TEST(a_journal_in_use_is_left_alone),
                 TEST(a_cut_can_be_cut_at_each_call),
+                TEST(a_cut_of_several_epochs_can_be_cut_at_each_call),
                 TEST(no_moment_before_the_decision_is_restored),
                 TEST(an_empty_journal_is_what_emptying_leaves),
         };
