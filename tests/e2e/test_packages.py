@@ -154,6 +154,11 @@ class Life(MachineCase):
         self.assertEqual(sorted(set(after) ^ set(before)), [])
         self.assertEqual(m.run("ps -u durabled -o pid= || true"), "")
 
+    def test_the_packages_own_test_passes(self):
+        m = self.machine()
+        self.install(m)
+        m.run(pathlib.Path(daemon.TOP, "packaging/debian/tests/service").read_text("utf-8"))
+
     def serve_template(self, m):
         m.run("durablectl init /srv/blog && cd /srv/blog && "
               "WORKERS_CI=1 python3 src/manage.py collectstatic --noinput && umask 027 && "

@@ -106,8 +106,12 @@ def make_root(packages):
     if not os.path.isdir(root):
         os.makedirs(CACHE, exist_ok=True)
         made = tempfile.mkdtemp(prefix="making-", dir=CACHE)
-        done = run("mmdebstrap", "--variant=apt", f"--include={include}", codename, made,
-                   mirror(codename), timeout=600)
+        try:
+            done = run("mmdebstrap", "--variant=apt", f"--include={include}", codename, made,
+                       mirror(codename), timeout=240)
+        except subprocess.TimeoutExpired as error:
+            shutil.rmtree(made, ignore_errors=True)
+            raise Unavailable("mmdebstrap has not made a root in 240 s") from error
         if done.returncode:
             shutil.rmtree(made, ignore_errors=True)
             raise Unavailable("mmdebstrap: " + (done.stderr.strip().splitlines() or ["?"])[-1])
