@@ -37,17 +37,6 @@ static void drop(unsigned first, unsigned step)
                 page_pool_put(pages[i], POOL_PAGE_SIZE);
 }
 
-static size_t resident(void)
-{
-        FILE *file = fopen("/proc/self/statm", "re");
-        unsigned long size, pages_there;
-
-        assert_non_null(file);
-        assert_int_equal(fscanf(file, "%lu %lu", &size, &pages_there), 2);
-        fclose(file);
-        return pages_there * POOL_PAGE_SIZE;
-}
-
 static void pages_are_nobody_elses(void **state)
 {
         fill(0, 1);
@@ -71,13 +60,23 @@ static void what_is_in_use_stays_when_the_rest_is_given_back(void **state)
         page_pool_trim();
 }
 
+/* With AddressSanitizer pages are malloc's, which keeps what was freed for a while. */
+#ifndef __SANITIZE_ADDRESS__
+static size_t resident(void)
+{
+        FILE *file = fopen("/proc/self/statm", "re");
+        unsigned long size, pages_there;
+
+        assert_non_null(file);
+        assert_int_equal(fscanf(file, "%lu %lu", &size, &pages_there), 2);
+        fclose(file);
+        return pages_there * POOL_PAGE_SIZE;
+}
+
 static void free_pages_between_others_go_back_to_the_system(void **state)
 {
         size_t before, after;
 
-#ifdef __SANITIZE_ADDRESS__
-        skip();
-#endif
         fill(0, 1);
         before = resident();
         drop(0, 2);
@@ -88,6 +87,7 @@ static void free_pages_between_others_go_back_to_the_system(void **state)
         page_pool_trim();
         assert_true(resident() + N_PAGES / 2 * POOL_PAGE_SIZE * 9 / 10 < after);
 }
+#endif
 
 static void other_sizes_are_malloc_s(void **state)
 {
@@ -105,7 +105,9 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(pages_are_nobody_elses),
                 cmocka_unit_test(what_is_in_use_stays_when_the_rest_is_given_back),
+#ifndef __SANITIZE_ADDRESS__
                 cmocka_unit_test(free_pages_between_others_go_back_to_the_system),
+#endif
                 cmocka_unit_test(other_sizes_are_malloc_s),
         };
 
