@@ -380,7 +380,7 @@ static int worker_run(int listener, const int pairs[][2])
         r = ring_new(NULL, &server.ring);
         if (r < 0) {
                 fprintf(stderr, "io_uring: %s\n", strerror(-r));
-                return 77;
+                return 1;
         }
         server.options.ring = server.ring;
         server.options.handler = &handler;
